@@ -1,0 +1,68 @@
+"""An agent runtime whose agents edit their own bounded memory, page the rest, and never lose a turn."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentos.agent import Agent
+    from agentos.errors import AgentOSError, ConfigError, ProviderError, StoreError, ToolError, UsageError
+    from agentos.events import Event, TurnResult
+    from agentos.messages import Block, Message, Passage, Usage
+    from agentos.runtime import Runtime
+    from agentos.settings import Settings, load_settings
+    from agentos.tools.tool import Tool, tool
+
+_HOMES = {
+    "Agent": "agent",
+    "AgentOSError": "errors",
+    "Block": "messages",
+    "ConfigError": "errors",
+    "Event": "events",
+    "Message": "messages",
+    "Passage": "messages",
+    "ProviderError": "errors",
+    "Runtime": "runtime",
+    "Settings": "settings",
+    "StoreError": "errors",
+    "Tool": "tools.tool",
+    "ToolError": "errors",
+    "TurnResult": "events",
+    "Usage": "messages",
+    "UsageError": "errors",
+    "load_settings": "settings",
+    "tool": "tools.tool",
+}
+
+__all__ = [
+    "Agent",
+    "AgentOSError",
+    "Block",
+    "ConfigError",
+    "Event",
+    "Message",
+    "Passage",
+    "ProviderError",
+    "Runtime",
+    "Settings",
+    "StoreError",
+    "Tool",
+    "ToolError",
+    "TurnResult",
+    "Usage",
+    "UsageError",
+    "load_settings",
+    "tool",
+]
+
+try:
+    __version__ = version("agentos-kernel")
+except PackageNotFoundError:  # running from a source tree that was not installed
+    __version__ = "0.0.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that `agentos --version` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'agentos' has no attribute {name!r}")
+    return getattr(import_module(f"agentos.{_HOMES[name]}"), name)

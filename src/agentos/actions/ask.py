@@ -1,0 +1,215 @@
+"""A step: ask the model, save what it said and what it cost."""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from agentos.actions.end import end
+from agentos.actions.saved import rebase
+from agentos.actions.turn import Turn, fit_window
+from agentos.context.compiler import rebase_reason
+from agentos.context.tokens import clip, prompt_tokens
+from agentos.errors import ContextOverflow, ProviderError
+from agentos.events import Event, Heartbeat, Retry, TextDelta, ToolCallEvent
+from agentos.messages import Message, Reply, Usage
+from agentos.next_action import AskModel, End
+from agentos.prompts import prompt
+from agentos.state import StepRecord
+
+_MOST_CALLS = 32
+"""Calls of one reply that are run; the model sees the results of these and may go on."""
+_MOST_SHRINKS = 6
+"""Times in one run that a provider may find the request too long."""
+
+
+@dataclass
+class _Asked:
+    """What became of one model call."""
+
+    started: float = field(default_factory=time.perf_counter)
+    said: list[str] = field(default_factory=list)
+    reply: Reply | None = None
+
+    @property
+    def latency_ms(self) -> int:
+        return round(1000 * (time.perf_counter() - self.started))
+
+
+async def ask(turn: Turn, action: AskModel) -> AsyncGenerator[Event, None]:
+    """One step of the turn."""
+    if action.reason:
+        yield Heartbeat(action.reason)
+    await _rebase_if_due(turn)
+    asked = _Asked()
+    try:
+        async with aclosing(turn.ask(turn.request())) as stream:
+            async for item in stream:
+                if isinstance(item, Reply):
+                    asked.reply = item
+                elif isinstance(item, Retry):
+                    yield item
+                elif item.text:
+                    asked.said.append(item.text)
+                    yield TextDelta(item.text)
+    except ContextOverflow as error:
+        following = _shrink(turn, error)
+    except ProviderError as error:
+        following = _failed(turn, asked, error)
+    else:
+        following = _save(turn, action, asked)
+    async for event in following:
+        yield event
+
+
+async def _rebase_if_due(turn: Turn) -> None:
+    """Take the snapshot anew where the rules allow it; nothing else may change the prompt's head."""
+    parts, now = turn.snapshot_parts(), turn.parts.clock.now()
+    reason = rebase_reason(turn.state, parts, now, turn.parts.cache_ttl_seconds)
+    if reason is not None:
+        agent_id, blocks = turn.state.agent.id, turn.state.blocks
+        await turn.commit(lambda tx: rebase(tx, agent_id, blocks, parts, reason))
+        await turn.reload()
+
+
+async def _save(turn: Turn, action: AskModel, asked: _Asked) -> AsyncGenerator[Event, None]:
+    """Save the reply, its step and its usage; an empty one is nudged once."""
+    reply = asked.reply or _cut_off("".join(asked.said))
+    if reply.text and not asked.said:
+        yield TextDelta(reply.text)
+    message = _fitted(turn, reply)
+    empty = not message.content.strip() and not message.calls
+    step = _step(turn, reply, message, asked.latency_ms)
+    run = turn.run
+    nudge = empty and run.trigger == "user" and not (run.spoke or run.nudged or turn.cancelled)
+    run = replace(
+        run, steps=run.steps + 1, llm_calls=run.llm_calls + 1, usage=run.usage + step.usage,
+        spoke=run.spoke or bool(message.content.strip()), nudged=run.nudged or nudge or action.reason == "nudge",
+    )  # fmt: skip
+    values: dict[str, Any] = {"last_step_at": step.created_at}
+    if not empty and reply.usage and reply.usage.prompt_tokens:
+        values |= _anchor(turn, message, reply.usage)
+    if nudge:
+        message = turn.notice("alert", "empty_reply", prompt("empty_reply"))
+    kept = nudge or not empty
+    if kept:
+        values["last_seq"] = message.seq
+
+    def work(tx: Any) -> Message:
+        saved: Message = tx.add_message(message) if kept else message
+        tx.add_step(replace(step, message_id=saved.id or None))
+        tx.save_run(run)
+        tx.update_agent(run.agent_id, **values)
+        return saved
+
+    saved = await turn.commit(work)
+    turn.state.run = run
+    turn.state.agent = replace(turn.state.agent, **values)
+    turn.state.previous_prompt_tokens = step.usage.prompt_tokens
+    if kept:
+        turn.queued([saved])
+    for call in saved.calls:
+        yield ToolCallEvent(call.id, call.name, call.values)
+    if empty and not nudge and not turn.cancelled:  # a second empty reply, or one that nobody waits for
+        async for event in end(turn, End("end_turn")):
+            yield event
+
+
+def _cut_off(text: str) -> Reply:
+    """What a cancelled call leaves: its text, marked; its unfinished calls are dropped."""
+    return Reply(text=f"{text.rstrip()} [cut off]" if text.strip() else "", usage=Usage(), finish_reason="cancelled")
+
+
+def _fitted(turn: Turn, reply: Reply) -> Message:
+    """The reply as a message: call ids unique in the history, and no longer than the context can bear."""
+    used = {call.id for m in turn.state.queue for call in m.calls}
+    room = turn.window.tokens // 8
+    shown = clip(reply.text, room, turn.counter.count)
+    calls = []
+    for call in reply.calls[: max(4, min(_MOST_CALLS, turn.window.tokens // 512))]:
+        ident = call.id if 0 < len(call.id) <= 64 and call.id not in used else f"call_{uuid.uuid4().hex}"
+        used.add(ident)
+        if clip(call.arguments, room, turn.counter.count) is not None:
+            fault = f"the arguments are {len(call.arguments)} characters, more than the context can bear; send less"
+            call = replace(call, arguments="{}", error=fault)
+        room -= turn.counter.count(call.arguments)
+        calls.append(replace(call, id=ident))
+    return turn.message(
+        "assistant", reply.text, origin="agent", calls=tuple(calls), provider=reply.provider, shown=shown
+    )
+
+
+def _step(turn: Turn, reply: Reply, message: Message, latency_ms: int) -> StepRecord:
+    """The step's row, with what the cache should have held beside what it did."""
+    estimated = prompt_tokens(turn.state, turn.counter, turn.head_tokens())
+    usage = reply.usage or Usage(estimated, turn.counter.wire(message.wire))
+    now = turn.parts.clock.now()
+    expected, note = _expected_cache(turn, now)
+    return StepRecord(
+        run_id=turn.run.id, agent_id=turn.state.agent.id, created_at=now, kind="conversation",
+        model=reply.model or turn.parts.llm.name, usage=usage, estimated_tokens=estimated,
+        expected_cached_tokens=expected, cache_note=note, latency_ms=latency_ms, finish_reason=reply.finish_reason,
+    )  # fmt: skip
+
+
+def _expected_cache(turn: Turn, now: datetime) -> tuple[int, str]:
+    """(tokens the provider's cache should hold, why it holds none)."""
+    agent = turn.state.agent
+    if not agent.anchor_seq:
+        return 0, agent.snapshot.reason if agent.snapshot else "start"
+    if agent.last_step_at and (now - agent.last_step_at).total_seconds() > turn.parts.cache_ttl_seconds:
+        return 0, "pause"
+    return turn.state.previous_prompt_tokens, ""
+
+
+def _anchor(turn: Turn, message: Message, usage: Usage) -> dict[str, Any]:
+    """The reported size of this step's prompt, and how it compares with our estimate of the same."""
+    ours = turn.head_tokens() + turn.counter.messages(turn.state.queue)
+    return {
+        "anchor_seq": message.seq,
+        "anchor_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "token_ratio": min(3.0, max(0.5, usage.prompt_tokens / max(1, ours))),
+    }
+
+
+async def _failed(turn: Turn, asked: _Asked, error: ProviderError) -> AsyncGenerator[Event, None]:
+    """The provider failed for good: the input stays, the run can be taken up again."""
+    run = turn.run
+    step = StepRecord(
+        run_id=run.id, agent_id=run.agent_id, created_at=turn.parts.clock.now(), kind="conversation",
+        model=turn.parts.llm.name, usage=Usage(), estimated_tokens=0, expected_cached_tokens=0, cache_note="",
+        latency_ms=asked.latency_ms, error=str(error),
+    )  # fmt: skip
+    await turn.commit(lambda tx: tx.add_step(step))
+    async for event in end(turn, End("llm_error", str(error))):
+        yield event
+
+
+async def _shrink(turn: Turn, error: ContextOverflow) -> AsyncGenerator[Event, None]:
+    """Learn the provider's true window, so that the next action pages out; give up after a few times."""
+    turn.shrinks += 1
+    if turn.shrinks > _MOST_SHRINKS:
+        async for event in end(turn, End("llm_error", f"{error}; choose a model with a larger window")):
+            yield event
+        return
+    agent, name, before = turn.state.agent, turn.parts.llm.name, turn.room().prompt_tokens
+    tokens, ratio = turn.window.tokens, agent.token_ratio
+    if error.window_tokens and error.window_tokens < tokens:
+        tokens = error.window_tokens
+    elif error.window_tokens:  # the window is as we thought, so our count is too low
+        ratio *= 1.3
+    else:
+        tokens = max(1000, before * 9 // 10)
+    turn.window = fit_window(turn.parts, tokens)
+    values: dict[str, Any] = {"anchor_seq": 0, "anchor_tokens": 0, "token_ratio": ratio}
+
+    def work(tx: Any) -> None:
+        tx.learn_window(name, tokens)
+        tx.update_agent(agent.id, **values)
+
+    await turn.commit(work)
+    turn.state.agent = replace(turn.state.agent, **values)
+    yield Retry(str(error), attempt=turn.shrinks, wait_seconds=0.0)

@@ -1,0 +1,81 @@
+"""Running a tool call and saving its result, its effect and its journal rows together."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from agentos.actions.turn import Turn
+from agentos.context.tokens import clip
+from agentos.events import BlockEdit, Event, ToolResultEvent
+from agentos.messages import Block, Cause, Message, ToolCall
+from agentos.next_action import RunCall
+from agentos.protocols import Effect, ToolResult
+from agentos.tools.tool import ToolContext
+
+_POINTER = 48
+"""Tokens of the pointer behind clipped text."""
+
+
+async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
+    """Run one pending call. Its effect happens exactly once, or, outside our database, at most once."""
+    state, call = turn.state, action.call
+    caller = next(m for m in reversed(state.queue) if m.role == "assistant")
+    before = {b.id: b for b in state.blocks}
+    effect = await _effect(turn, call, Cause(state.agent.id, "agent", turn.run.id, caller.id, call.id))
+    room = _result_room(turn)
+
+    def work(tx: Any) -> tuple[Message, list[Block]]:
+        result = effect(tx)
+        message = turn.message(
+            "tool", result.text or "(empty)", origin="tool", call_id=call.id, name=call.name, ok=result.ok,
+            sources=result.sources, heartbeat=result.ok and turn.parts.tools.wants_heartbeat(call),
+            shown=clip(result.text, room, turn.counter.count),
+        )  # fmt: skip
+        tx.update_agent(state.agent.id, last_seq=message.seq)
+        return tx.add_message(message), tx.blocks(state.agent.id)
+
+    saved, state.blocks = await turn.commit(work)
+    turn.queued([saved])
+    state.started.discard(call.id)
+    edits = tuple(
+        BlockEdit(b.label, before[b.id].value, b.value)
+        for b in state.blocks
+        if b.id in before and before[b.id].value != b.value
+    )
+    yield ToolResultEvent(call.id, call.name, bool(saved.ok), saved.content, edits)
+
+
+async def _effect(turn: Turn, call: ToolCall, cause: Cause) -> Effect:
+    """Prepare the call; a tool outside our database is marked as started before it runs."""
+    tools = turn.parts.tools
+    if not tools.is_repeatable(call):
+        if call.id in turn.state.started:
+            return _refusal("interrupted, may have happened; check before you do it again")
+        await turn.commit(lambda tx: tx.journal(cause, "call.started", call.id))
+    effect = await turn.interruptible(tools.prepare(call, _context(turn, cause)))
+    return effect or _refusal("cancelled by the user; it may have happened")
+
+
+def _refusal(text: str) -> Effect:
+    return lambda tx: ToolResult(f"error: {text}", ok=False)
+
+
+def _context(turn: Turn, cause: Cause) -> ToolContext:
+    results = [m for m in turn.state.turn_messages() if m.role == "tool"]
+    recent = turn.state.entries[-2:]
+    return ToolContext(
+        cause=cause,
+        now=turn.parts.clock.now(),
+        memory=turn.parts.memory(cause.agent_id, cause.run_id),
+        core_fits=turn.crowding,
+        room_chars=max(400, _result_room(turn) * 3),
+        refused_writes=sum(1 for m in results if not m.ok and m.sources),
+        evicted=(recent[0].first_seq, recent[-1].last_seq) if recent else (0, 0),
+    )
+
+
+def _result_room(turn: Turn) -> int:
+    """Tokens one more result may take: what is left, shared with the other pending calls."""
+    pending = max(1, len(turn.state.pending_calls()))
+    left = turn.window.prompt - turn.room().prompt_tokens
+    share = max(left, turn.window.tokens // 8) // pending
+    return max(16, min(share, turn.window.tokens // 4) - _POINTER)

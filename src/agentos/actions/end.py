@@ -1,0 +1,62 @@
+"""Ending a turn: every pending call answered, a word to the user, the run closed."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+from agentos.actions.saved import turn_result
+from agentos.actions.turn import Turn
+from agentos.events import Event, TextDelta, TurnEnded, TurnResult
+from agentos.messages import Message
+from agentos.next_action import End
+from agentos.state import InboxItem, RunStatus, Timer
+
+_STATUS: dict[str, RunStatus] = {"llm_error": "failed", "cancelled": "cancelled"}
+
+
+async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
+    """Close the run in one commit."""
+    agent = turn.state.agent
+    unrun = f"error: not run, the turn stopped: {action.reason}"
+    closing = [
+        turn.message("tool", unrun, place=place, origin="runtime", call_id=call.id, name=call.name, ok=False)
+        for place, call in enumerate(turn.state.pending_calls(), 1)
+    ]
+    sentence = _fallback(turn, action)
+    if sentence:
+        place = len(closing) + 1
+        closing.append(turn.message("assistant", sentence, place=place, origin="runtime", kind="fallback"))
+    ended = replace(
+        turn.run, status=_STATUS.get(action.reason, "completed"), stop_reason=action.reason, error=action.error,
+        ended_at=turn.parts.clock.now(),
+    )  # fmt: skip
+
+    def work(tx: Any) -> tuple[list[Message], TurnResult, InboxItem | None, list[Timer]]:
+        saved = [tx.add_message(message) for message in closing]
+        tx.save_run(ended)
+        tx.update_agent(agent.id, last_seq=agent.last_seq + len(closing))
+        return (
+            saved,
+            turn_result(tx, agent.name, ended),
+            tx.waiting(agent.id),
+            tx.timers(agent.id, due_by=ended.ended_at),
+        )
+
+    saved, result, turn.state.waiting, turn.state.due = await turn.commit(work)
+    turn.queued(saved)
+    turn.state.run, turn.cancelled = None, False
+    if sentence:
+        yield TextDelta(sentence, fallback=True, run_id=ended.id)
+    yield TurnEnded(result, ended.inbox_id, run_id=ended.id)
+
+
+def _fallback(turn: Turn, action: End) -> str | None:
+    """The plain sentence for a turn of the user's that showed no word; None where the error itself is shown."""
+    run = turn.run
+    if run.trigger != "user" or run.spoke or action.reason in ("llm_error", "cancelled"):
+        return None
+    results = [m for m in turn.state.turn_messages() if m.role == "tool"]
+    done = ", ".join(f"{m.name} ({'done' if m.ok else 'failed'})" for m in results[-8:])
+    if action.error:
+        return f"I stopped: {action.error}. Until then I used {done}." if done else f"I stopped: {action.error}."
+    return f"I used {done} and have nothing to add." if done else "The model gave no answer; ask again."

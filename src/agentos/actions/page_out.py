@@ -1,0 +1,125 @@
+"""The page-out: the oldest messages leave the context, and a dated entry stands for them."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from agentos.actions.saved import rebase
+from agentos.actions.turn import Turn
+from agentos.context import pager
+from agentos.context.tokens import clip, prompt_tokens
+from agentos.errors import ProviderError
+from agentos.events import Event
+from agentos.events import PageOut as PageOutEvent
+from agentos.messages import Cause, Message, Reply, SummaryEntry, Usage
+from agentos.next_action import PageOut
+from agentos.prompts import prompt
+from agentos.protocols import LLMRequest
+from agentos.state import StepRecord
+from agentos.tools.memory import SEARCH_TOOLS
+
+
+async def page_out(turn: Turn, action: PageOut) -> AsyncGenerator[Event, None]:
+    """Move messages to recall memory; a model that fails to write notes does not hold it up."""
+    state, evicted = turn.state, list(action.evicted)
+    before = turn.room().prompt_tokens
+    notes, usage = await _notes_on(turn, evicted)
+    saving = action.saving_step or pager.saving_step(state) or "model down"
+    entry = _entry(turn, evicted, notes, saving, before)
+    leaving = pager.retired([*state.entries, entry], int(turn.window.tokens * pager.SUMMARY_SHARE), turn.counter.count)
+    entry = replace(entry, tokens_after=_tokens_after(turn, entry, leaving))
+    parts, run, agent = turn.snapshot_parts(), state.run, state.agent
+
+    def work(tx: Any) -> float:
+        record = tx.add_entry(entry)
+        for old in leaving:
+            tx.update_entry(old.id, retired=True)
+        cause = Cause(agent.id, "runtime", run.id if run else None)
+        tx.journal(cause, "page_out", f"s{record.id}", f"{len(evicted)} messages; saving step {entry.saving_step}")
+        rebase(tx, agent.id, state.blocks, parts, "page_out")
+        tx.update_agent(agent.id, head_seq=entry.last_seq, fill_seq=agent.last_seq)
+        if usage and run:
+            tx.save_run(replace(run, llm_calls=run.llm_calls + 1, usage=run.usage + usage))
+        rate: float = tx.fault_rate(agent.id, SEARCH_TOOLS)
+        return rate
+
+    rate = await turn.commit(work)
+    turn.keep_share = pager.PAGE_OUT_TO_FAULTING if rate > pager.FAULT_RATE else pager.PAGE_OUT_TO
+    await turn.reload()
+    yield PageOutEvent(entry.message_ids, before, entry.tokens_after, entry.saving_step)
+    if notes is not None:
+        await _complete_an_entry(turn)
+
+
+def _entry(turn: Turn, evicted: list[Message], notes: str | None, saving: str, before: int) -> SummaryEntry:
+    budget = turn.window.entry - (turn.counter.count(notes) if notes else 0)
+    return SummaryEntry(
+        id=0, agent_id=turn.state.agent.id, created_at=turn.parts.clock.now(), first_seq=evicted[0].seq or 0,
+        last_seq=evicted[-1].seq or 0, message_ids=tuple(m.id for m in evicted),
+        text=pager.entry_text(evicted, budget, turn.counter.count), prose=notes, saving_step=saving,
+        tokens_before=before, tokens_after=0,
+    )  # fmt: skip
+
+
+def _tokens_after(turn: Turn, entry: SummaryEntry, leaving: list[SummaryEntry]) -> int:
+    state = turn.state
+    after = replace(
+        state,
+        agent=replace(state.agent, anchor_seq=0, anchor_tokens=0),
+        queue=[m for m in state.queue if (m.seq or 0) > entry.last_seq],
+        entries=[e for e in [*state.entries, entry] if e not in leaving],
+        snapshot_blocks=state.blocks,
+    )
+    return prompt_tokens(after, turn.counter, turn.estimate_head(after))
+
+
+async def _notes_on(turn: Turn, evicted: list[Message]) -> tuple[str | None, Usage | None]:
+    """Notes by the model, asked for behind the very prompt that is cached; None without room or model."""
+    words = max(20, turn.window.entry // 4)
+    text = prompt("summary_request", first=evicted[0].ref, last=evicted[-1].ref, words=words)
+    room = turn.window.prompt - turn.room().prompt_tokens
+    if turn.counter.count(text) + 16 > room or turn.state.agent.snapshot is None:
+        return None, None
+    request = turn.request()
+    request = replace(request, messages=[*request.messages, {"role": "user", "content": text}])
+    return await _notes(turn, replace(request, max_tokens=min(turn.window.reply, 4 * words)))
+
+
+async def _notes(turn: Turn, request: LLMRequest) -> tuple[str | None, Usage | None]:
+    started, reply = time.perf_counter(), None
+    try:
+        async with aclosing(turn.ask(request)) as stream:
+            async for item in stream:
+                reply = item if isinstance(item, Reply) else reply
+    except ProviderError:
+        return None, None
+    if reply is None or not reply.text.strip():
+        return None, None
+    run, usage = turn.state.run, reply.usage or Usage()
+    step = StepRecord(
+        run_id=run.id if run else "", agent_id=turn.state.agent.id, created_at=turn.parts.clock.now(), kind="summary",
+        model=reply.model or turn.parts.llm.name, usage=usage, estimated_tokens=0, expected_cached_tokens=0,
+        cache_note="", latency_ms=round(1000 * (time.perf_counter() - started)), finish_reason=reply.finish_reason,
+    )  # fmt: skip
+    await turn.commit(lambda tx: tx.add_step(step))
+    text = " ".join(reply.text.split())
+    shown = clip(text, turn.window.entry // 2, turn.counter.count)
+    return text if shown is None else f"{text[:shown]} …", usage
+
+
+async def _complete_an_entry(turn: Turn) -> None:
+    """Ask again for the notes of an entry whose model call failed; the next rebase shows them."""
+    entry = next((e for e in turn.state.entries[:-1] if e.prose is None), None)
+    if entry is None:
+        return
+    agent_id = turn.state.agent.id
+    messages = await turn.parts.store.read(lambda tx: tx.messages(agent_id, entry.message_ids))
+    spoken = "\n".join(f"{m.role}: {m.content}" for m in messages if m.role != "tool" and m.origin != "runtime")
+    head = prompt("summary_request", first=f"m{entry.message_ids[0]}", last=f"m{entry.message_ids[-1]}", words=60)
+    body = f"{head}\n\n{spoken[: clip(spoken, turn.window.prompt // 2, turn.counter.count)]}"
+    notes, _ = await _notes(turn, LLMRequest([{"role": "user", "content": body}], max_tokens=240))
+    if notes:
+        await turn.commit(lambda tx: tx.update_entry(entry.id, prose=notes))
+        turn.stale = False  # the entry's own text joins the context at the next rebase, not before

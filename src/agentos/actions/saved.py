@@ -1,0 +1,58 @@
+"""What an agent's rows say, read and written as a whole."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from agentos.context.compiler import take_snapshot
+from agentos.events import TurnResult
+from agentos.messages import Block, Cause, Message
+from agentos.state import AgentState, RunRecord
+
+
+def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
+    """The saved state of an agent: what the loop needs and nothing of its past."""
+    agent = tx.agent(agent_id)
+    run = tx.unfinished_run(agent_id)
+    last = next((s for s in tx.steps(agent_id, limit=5) if s.kind == "conversation"), None)
+    return AgentState(
+        agent=agent,
+        blocks=tx.blocks(agent_id),
+        snapshot_blocks=tx.blocks_at(agent.snapshot.versions) if agent.snapshot else [],
+        queue=tx.queue(agent_id, agent.head_seq),
+        entries=tx.entries(agent_id),
+        run=run,
+        waiting=tx.waiting(agent_id),
+        due=tx.timers(agent_id, due_by=now),
+        notices=tx.notices(agent_id),
+        started=tx.started_calls(run.id) if run else set(),
+        previous_prompt_tokens=last.usage.prompt_tokens if last else 0,
+    )
+
+
+def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str], reason: str) -> None:
+    """Make the snapshot what core memory is now, and journal why."""
+    tx.mark_seen(agent_id, {b.id: b.version_id for b in blocks})
+    tx.update_agent(agent_id, snapshot=take_snapshot(blocks, parts, reason), anchor_seq=0, anchor_tokens=0)
+    tx.journal(Cause(agent_id, "runtime"), "rebase", agent_id, reason)
+
+
+def turn_result(tx: Any, agent: str, run: RunRecord) -> TurnResult:
+    """How a run ended, from its rows."""
+    messages: list[Message] = tx.run_messages(run.id)
+    outcome = {m.call_id: bool(m.ok) for m in messages if m.role == "tool"}
+    calls = [call for m in messages for call in m.calls]
+    return TurnResult(
+        agent=agent,
+        reply="\n\n".join(m.content for m in messages if m.role == "assistant" and m.content.strip()),
+        run_id=run.id,
+        stop_reason=run.stop_reason or "end_turn",
+        steps=run.steps,
+        llm_calls=run.llm_calls,
+        usage=run.usage,
+        tool_calls=[
+            {"name": c.name, "arguments": json.loads(c.arguments), "ok": outcome.get(c.id, False)} for c in calls
+        ],
+        error=run.error,
+    )

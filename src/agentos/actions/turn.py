@@ -1,0 +1,231 @@
+"""One agent's saved state in memory, what is measured about it, and how both change together."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from agentos.actions.saved import load_state
+from agentos.context import compiler, pager
+from agentos.context.tokens import TokenCounter, clip, prompt_tokens, scaled
+from agentos.events import Retry
+from agentos.memory import core
+from agentos.messages import Block, Kind, Message, Reply
+from agentos.next_action import Room
+from agentos.protocols import LLM, Clock, Delta, LLMRequest, Store
+from agentos.state import AgentState, InboxItem, RunRecord, Timer
+from agentos.tools.tool import MemoryPort
+from agentos.tools.toolset import Toolset
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an agent is made of; the runtime chooses them."""
+
+    store: Store
+    llm: LLM
+    tools: Toolset
+    memory: Callable[[str, str | None], MemoryPort]
+    """The agent's memory as its tools see it: (agent id, id of the running turn) -> port."""
+    clock: Clock
+    system: str
+    """The system prompt."""
+    cache_ttl_seconds: int = 300
+    window_tokens: int | None = None
+    """Use at most this much of the model's window."""
+
+
+class Turn:
+    """The state of one agent between two commits. Every change goes through `commit`."""
+
+    def __init__(self, parts: Parts, state: AgentState, learned_window: int | None = None) -> None:
+        self.parts = parts
+        self.state = state
+        self.counter = TokenCounter(parts.llm.count_tokens)
+        self.window = fit_window(parts, learned_window)
+        self.keep_share = pager.PAGE_OUT_TO
+        self.cancelled = False
+        self.stale = False
+        """Whether somebody else changed the agent since its state was read."""
+        self.shrinks = 0
+        """Times in this run that the provider found the request too long."""
+        self._task: asyncio.Task[Any] | None = None
+        self._head: tuple[object, int] = (None, 0)
+
+    # measuring
+
+    def room(self) -> Room:
+        """How full the context is."""
+        head, ratio = self.head_tokens(), self.state.agent.token_ratio
+        return Room(
+            window=self.window,
+            head_tokens=scaled(head, ratio),
+            prompt_tokens=prompt_tokens(self.state, self.counter, head),
+            size=lambda message: scaled(self.counter.message(message), ratio),
+            keep_share=self.keep_share,
+            cancelled=self.cancelled,
+        )
+
+    def head_tokens(self) -> int:
+        """Our estimate for tools, system message and summary."""
+        key = (self.state.agent.snapshot, self.state.entries)
+        if self._head[0] is None or self._head[0] != key:
+            self._head = ((key[0], list(key[1])), self.estimate_head(self.state))
+        return self._head[1]
+
+    def estimate_head(self, state: AgentState) -> int:
+        """The same for another state."""
+        head = compiler.compile_context(replace(state, queue=[]), self.parts.system, "")
+        return sum(map(self.counter.wire, head)) + self.counter.json(self.parts.tools.schemas)
+
+    def crowding(self, blocks: list[Block]) -> str | None:
+        """Why core memory with these blocks would crowd out the conversation; None when it fits."""
+        text = f"{self.parts.system}\n\n{core.render(blocks)}"
+        estimate = self.counter.count(text) + self.counter.json(self.parts.tools.schemas)
+        tokens, half = scaled(estimate, self.state.agent.token_ratio), self.window.tokens // 2
+        if tokens <= half:
+            return None
+        return (
+            f"tools, system text and core memory would take {tokens} tokens and may take {half}, half of the window "
+            f"of {self.window.tokens}; cut what is outdated, or use archival_memory_insert for detail"
+        )
+
+    def snapshot_parts(self) -> dict[str, str]:
+        """Hashes of what the prompt's head is made from now."""
+        parts = self.parts
+        return compiler.snapshot_parts(parts.system, parts.tools.schemas, parts.llm.name, self.state.blocks)
+
+    def request(self) -> LLMRequest:
+        """The next conversation request."""
+        agent, queue = self.state.agent, self.state.queue
+        messages = compiler.compile_context(self.state, self.parts.system, self.parts.llm.provider)
+        # the previous request ended right before the reply that anchors the count
+        since = sum(1 for m in queue if (m.seq or 0) >= agent.anchor_seq) if agent.anchor_seq else len(messages)
+        return LLMRequest(
+            messages, self.parts.tools.schemas, max_tokens=self.window.reply, cache_key=agent.id,
+            previous_length=len(messages) - since,
+        )  # fmt: skip
+
+    # what can be broken off
+
+    async def ask(self, request: LLMRequest) -> AsyncGenerator[Delta | Retry | Reply, None]:
+        """The model's reply, read by a task of its own so that `cancel` can break it off; then it just ends."""
+        items: asyncio.Queue[Delta | Retry | Reply | BaseException | None] = asyncio.Queue()
+
+        async def pump() -> None:
+            try:
+                async with aclosing(self.parts.llm.stream(request)) as stream:  # type: ignore[type-var]
+                    async for item in stream:
+                        items.put_nowait(item)
+                items.put_nowait(None)
+            except asyncio.CancelledError:
+                items.put_nowait(None)
+                raise
+            except BaseException as error:
+                items.put_nowait(error)
+
+        task = self._task = asyncio.create_task(pump())
+        try:
+            while (item := await items.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            self._task = None
+
+    async def interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The value of `work`, or None when `cancel` broke it off."""
+        task = self._task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([task])
+            return None if task.cancelled() else task.result()
+        finally:
+            task.cancel()
+            self._task = None
+
+    def cancel(self) -> None:
+        """Stop the run at the next saved point; a model or tool call that is under way is broken off."""
+        self.cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    # keeping state and database together
+
+    async def commit(self, work: Callable[[Any], T]) -> T:
+        """Save; afterwards `stale` tells whether anybody else changed the agent in between."""
+        agent_id = self.state.agent.id
+
+        def whole(tx: Any) -> tuple[T, int, int]:
+            before = tx.bumps.get(agent_id, 0)
+            value = work(tx)
+            return value, tx.agent_version(agent_id) or 0, tx.bumps.get(agent_id, 0) - before
+
+        value, version, ours = await _finished(self.parts.store.write(whole))
+        self.stale = self.stale or version != self.state.agent.version + ours
+        self.state.agent = replace(self.state.agent, version=version)
+        return value
+
+    async def reload(self) -> None:
+        """Read the state anew."""
+        agent_id, now = self.state.agent.id, self.parts.clock.now()
+        self.state = await self.parts.store.read(lambda tx: load_state(tx, agent_id, now))
+        self.stale = False
+
+    async def refresh(self) -> None:
+        """See what came from elsewhere: waiting input and due timers, and the whole state where it was changed."""
+        agent_id, now = self.state.agent.id, self.parts.clock.now()
+
+        def work(tx: Any) -> tuple[int | None, InboxItem | None, list[Timer]]:
+            return tx.agent_version(agent_id), tx.waiting(agent_id), tx.timers(agent_id, due_by=now)
+
+        version, self.state.waiting, self.state.due = await self.parts.store.read(work)
+        if self.stale or version != self.state.agent.version:
+            await self.reload()
+
+    def queued(self, messages: list[Message]) -> None:
+        """Mirror messages that were saved into the queue."""
+        if messages:
+            self.state.queue.extend(messages)
+            self.state.agent = replace(self.state.agent, last_seq=messages[-1].seq or 0)
+
+    def message(self, role: Any, content: str, *, place: int = 1, **values: Any) -> Message:
+        """A new message of the run at the queue's end, made now; `place` counts those made together."""
+        now = self.parts.clock.now()
+        return Message(
+            id=0, agent_id=self.state.agent.id, role=role, content=content, created_at=now, utc_offset=utc_offset(now),
+            seq=self.state.agent.last_seq + place, run_id=self.run.id, **values,
+        )  # fmt: skip
+
+    def notice(self, kind: Kind, name: str, text: str) -> Message:
+        """A notice of the runtime to the model."""
+        shown = clip(text, self.window.tokens // 8, self.counter.count)
+        return self.message("user", text, origin="runtime", kind=kind, name=name, shown=shown)
+
+    @property
+    def run(self) -> RunRecord:
+        """The unfinished run."""
+        assert self.state.run is not None
+        return self.state.run
+
+
+def fit_window(parts: Parts, learned: int | None, reply: int | None = None) -> pager.Window:
+    """The room there is: the smallest of the model's window, the configured and the learned one."""
+    tokens = min(t for t in (parts.llm.context_window, parts.window_tokens, learned) if t)
+    return pager.Window(tokens, min(reply or parts.llm.max_output_tokens, tokens // 4))
+
+
+def utc_offset(now: datetime) -> int:
+    """Minutes east of UTC of an aware time."""
+    offset = now.utcoffset()
+    return 0 if offset is None else round(offset.total_seconds() / 60)
+
+
+async def _finished(write: Awaitable[T]) -> T:
+    """The outcome of a write, waited for also when the waiting task is cancelled: durable or undone, never unknown."""
+    return await asyncio.shield(asyncio.ensure_future(write))

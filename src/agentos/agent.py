@@ -1,0 +1,207 @@
+"""The heartbeat loop: start reading here."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
+from typing import Any
+
+from agentos.actions.ask import ask
+from agentos.actions.begin import begin, tell
+from agentos.actions.call import run_call
+from agentos.actions.end import end
+from agentos.actions.page_out import page_out
+from agentos.actions.saved import load_state, turn_result
+from agentos.actions.turn import Parts, Turn, utc_offset
+from agentos.context.tokens import clip
+from agentos.errors import ConfigError, UsageError
+from agentos.events import Event, TurnEnded, TurnResult
+from agentos.messages import Block, Message, Origin, clean_text
+from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
+from agentos.state import AgentState, InboxItem, Limits
+
+_PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
+    Begin: begin, Tell: tell, AskModel: ask, RunCall: run_call, PageOut: page_out, End: end,
+}  # fmt: skip
+
+
+class Agent:
+    """One agent: input goes in by `send` or `accept`, events come out while its turns run.
+
+    Turns of one agent run one after another, also across processes; `lock` (agent id -> context
+    manager) sees to it. Everything is saved as it happens: an agent object holds nothing that a new
+    one would not find in the database.
+    """
+
+    def __init__(
+        self, agent_id: str, parts: Parts, lock: Callable[[str], AbstractAsyncContextManager[None]],
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        self.id = agent_id
+        self.parts = parts
+        self._lock = lock
+        self._limits = limits
+        self._turn: Turn | None = None
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Do everything that is due: unfinished turns first, then waiting input, then timers.
+
+        An interrupted turn goes on here where it stopped: the next action is computed from what is saved.
+        """
+        async with self._lock(self.id):
+            turn = await self._open()
+            count = 0
+            try:
+                while not isinstance(action := next_action(turn.state, turn.room()), Idle):
+                    count = 0 if isinstance(action, Begin) else count
+                    async with aclosing(_PERFORM[type(action)](turn, action)) as events:  # type: ignore[type-var]
+                        async for event in events:
+                            run_id = event.run_id or turn.run.id
+                            yield replace(event, run_id=run_id, seq=count)
+                            count += 1
+                    if turn.stale:
+                        await self._refresh(turn)
+            except BaseException:
+                self._turn = None  # what is in memory may be ahead of or behind what is saved
+                raise
+
+    async def send(self, text: str, *, otid: str | None = None) -> AsyncGenerator[Event, None]:
+        """Save `text` as the user's, then run; the last event of its turn is a `TurnEnded`.
+
+        `otid` is an idempotency key: the same one again runs nothing twice and yields the same end.
+        """
+        item = await self.accept([text], otid=otid)
+        ended = False
+        async with aclosing(self.run()) as events:
+            async for event in events:
+                ended = ended or (isinstance(event, TurnEnded) and event.inbox_id == item.id)
+                yield event
+        if not ended and (result := await self.result(item)) is not None:
+            yield TurnEnded(result, item.id, run_id=result.run_id)  # run by another process, or long ago
+
+    async def ask(self, text: str, *, otid: str | None = None) -> TurnResult:
+        """Send `text` and wait for the turn's end."""
+        result: TurnResult | None = None
+        async with aclosing(self.send(text, otid=otid)) as events:
+            async for event in events:
+                result = event.result if isinstance(event, TurnEnded) else result
+        assert result is not None, "a turn that was run has a result"
+        return result
+
+    def run_sync(self, text: str) -> TurnResult:
+        """`ask` for programs without an event loop."""
+        return asyncio.run(self.ask(text))
+
+    async def accept(self, texts: list[str], *, otid: str | None = None, origin: Origin = "user") -> InboxItem:
+        """Save input: one item is one turn to come. It is on disk when this returns.
+
+        Text that is empty is a `UsageError`, as is an `otid` that came with other text before. A turn
+        that failed at the provider is taken up again when its `otid` comes again.
+        """
+        if not texts or not any(text.strip() for text in texts):
+            raise UsageError("the message is empty; write something")
+        turn = self._turn or await self._open()
+        now = self.parts.clock.now()
+        digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        room = turn.window.tokens // 4
+        messages = [
+            Message(
+                id=0, agent_id=self.id, role="user", content=text, origin=origin, created_at=now,
+                utc_offset=utc_offset(now), shown=clip(text, room, turn.counter.count),
+            )
+            for text in map(clean_text, texts)
+            if text.strip()
+        ]  # fmt: skip
+
+        def work(tx: Any) -> InboxItem:
+            item, new = tx.accept(InboxItem(0, self.id, now, otid, digest), messages)
+            run = tx.run(item.run_id) if item.run_id else None
+            if not new and run is not None and run.stop_reason == "llm_error":
+                tx.save_run(replace(run, status="running", stop_reason=None, error=None, ended_at=None))
+                tx.update_agent(self.id)
+            saved: InboxItem = item
+            return saved
+
+        return await turn.commit(work)
+
+    async def result(self, item: InboxItem) -> TurnResult | None:
+        """How the turn of an accepted input ended; None while it has not."""
+
+        def work(tx: Any) -> TurnResult | None:
+            run = tx.run_of(item.id)
+            return turn_result(tx, tx.agent(self.id).name, run) if run and run.status != "running" else None
+
+        return await self.parts.store.read(work)
+
+    def cancel(self) -> None:
+        """Stop the running turn at its next saved point; nothing happens when none runs."""
+        if self._turn is not None and self._turn.state.run is not None:
+            self._turn.cancel()
+
+    async def compact(self) -> AsyncGenerator[Event, None]:
+        """Page out now, as if the context were full."""
+        async with self._lock(self.id):
+            turn = await self._open()
+            room = replace(turn.room(), prompt_tokens=turn.window.tokens)
+            evicted = room.evictable(turn.state) or tuple(turn.state.queue[:-2])
+            if turn.state.run is None and evicted:
+                async for event in page_out(turn, PageOut(evicted, saving_step="done")):
+                    yield event
+
+    async def new_conversation(self) -> None:
+        """Empty the message queue and the summary; memory stays, and every message can still be found."""
+        async with self._lock(self.id):
+            turn = await self._open()
+            agent = turn.state.agent
+
+            def work(tx: Any) -> None:
+                for entry in turn.state.entries:
+                    tx.update_entry(entry.id, retired=True)
+                values = {"head_seq": agent.last_seq, "fill_seq": agent.last_seq}
+                tx.update_agent(self.id, **values, snapshot=None, anchor_seq=0, anchor_tokens=0)
+
+            if turn.state.run is not None:
+                raise UsageError("a turn is running; wait for its end or cancel it before /new")
+            await turn.commit(work)
+            await turn.reload()
+
+    async def state(self) -> AgentState:
+        """The saved state, read anew."""
+        turn = await self._open()
+        return turn.state
+
+    async def turn(self) -> Turn:
+        """The state with its measures, for views."""
+        return await self._open()
+
+    def crowding(self, blocks: list[Block]) -> str | None:
+        """Why core memory with these blocks would crowd out the conversation; None when it fits."""
+        return self._turn.crowding(blocks) if self._turn else None
+
+    async def _open(self) -> Turn:
+        """The agent's state in memory, read anew when somebody else changed it."""
+        agent_id, now = self.id, self.parts.clock.now()
+        if self._turn is None:
+
+            def work(tx: Any) -> tuple[AgentState, int | None]:
+                if tx.agent(agent_id) is None:
+                    raise ConfigError(f"there is no agent {agent_id!r}; `agentos agents list` shows all")
+                return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name)
+
+            state, learned = await self.parts.store.read(work)
+            self._turn = Turn(self.parts, state, learned)
+            self._apply_limits(self._turn)
+        elif self._turn.state.run is None:  # what a running turn holds is its own to renew
+            await self._refresh(self._turn)
+        return self._turn
+
+    async def _refresh(self, turn: Turn) -> None:
+        await turn.refresh()
+        self._apply_limits(turn)
+
+    def _apply_limits(self, turn: Turn) -> None:
+        """Limits handed in for this process win over the saved ones."""
+        if self._limits is not None:
+            turn.state.agent = replace(turn.state.agent, limits=self._limits)

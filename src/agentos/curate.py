@@ -1,0 +1,300 @@
+"""What a person does to an agent's memory: look, edit, undo, ask why, bring in past conversations."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from agentos.actions.turn import Turn, utc_offset
+from agentos.errors import UsageError
+from agentos.memory import core
+from agentos.messages import Block, Cause, Message, Passage, clean_text
+from agentos.protocols import Clock, Store
+
+_UNDOABLE = ("block.append", "block.replace", "block.edit", "passage.insert", "passage.delete", "undo.")
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Undone:
+    """One event that was taken back."""
+
+    event_id: int
+    action: str
+    target: str
+    before: str
+    after: str
+    """The text before and after the undo."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One link of the chain from a memory back to the words it came from."""
+
+    what: str
+    when: datetime | None
+    text: str
+    ref: str = ""
+
+
+async def edit_block(
+    store: Store, turn: Turn, label: str, value: str, expected: int | None = None
+) -> tuple[Block, Block]:
+    """Rewrite a block as a person; the agent is told at its next step. Returns it (before, after).
+
+    The limits that hold for the model hold here. `expected` is the version the person saw: when the
+    block changed since, `UsageError` shows both.
+    """
+    agent_id = turn.state.agent.id
+
+    def work(tx: Any) -> tuple[Block, Block]:
+        blocks = tx.blocks(agent_id)
+        block = core.find_block(blocks, label)
+        if expected is not None and block.version_id != expected:
+            raise UsageError(f"block {label!r} changed while you edited it; it now reads:\n{block.value}")
+        text = core.rewrite(block, clean_text(value))
+        crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
+        if crowded and len(text) > len(block.value):
+            raise UsageError(crowded)
+        if text == block.value:
+            return block, block
+        return block, tx.write_block(block, text, Cause(agent_id, "user"), "block.edit")
+
+    return await store.write(work)
+
+
+async def undo(store: Store, clock: Clock, agent_id: str, event_id: int | None = None) -> Undone:
+    """Append the inverse of one memory event (the last one when none is named); the agent is told.
+
+    `UsageError` when there is nothing to undo, or when the target changed since.
+    """
+    now = clock.now()
+
+    def work(tx: Any) -> Undone:
+        event = _event_to_undo(tx, agent_id, event_id)
+        cause = Cause(agent_id, "user")
+        if event["target"].startswith("b"):
+            return _undo_block(tx, event, cause)
+        return _undo_passage(tx, event, cause, now)
+
+    return await store.write(work)
+
+
+def _event_to_undo(tx: Any, agent_id: str, event_id: int | None) -> dict[str, Any]:
+    if event_id is not None:
+        event: dict[str, Any] | None = tx.event(event_id)
+        if event is None or event["agent_id"] != agent_id:
+            raise UsageError(f"this agent has no event {event_id}; `agentos memory history` lists them")
+        if not event["action"].startswith(_UNDOABLE):
+            raise UsageError(f"event {event_id} ({event['action']}) changed no memory that could be taken back")
+        return event
+    events = tx.events(agent_id, actions=_UNDOABLE, limit=1000)
+    undone = {e["undo_of"] for e in events if e["undo_of"]}
+    for event in events:
+        if event["id"] not in undone and not event["undo_of"]:
+            return dict(event)
+    raise UsageError("there is no memory event to undo")
+
+
+def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
+    block = next((b for b in tx.blocks(cause.agent_id) if f"b{b.id}" == event["target"]), None)
+    if block is None:
+        raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
+    old = tx.version_value(event["before_id"]) or ""
+    if block.version_id != event["after_id"]:
+        made = tx.version_value(event["after_id"]) or ""
+        raise UsageError(
+            f"block {block.label!r} changed since event {event['id']}; undo the newer events first.\n"
+            f"Event {event['id']} made it:\n{made}\nIt now reads:\n{block.value}"
+        )
+    if len(old) > block.limit:
+        raise UsageError(
+            f"the earlier text has {len(old)} characters and the limit is now {block.limit}; raise it first"
+        )
+    tx.write_block(block, old, cause, "undo.block", event["id"])
+    return Undone(event["id"], event["action"], event["target"], block.value, old)
+
+
+def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -> Undone:
+    passage: Passage | None = next(iter(tx.passages(cause.agent_id, [int(event["target"][1:])])), None)
+    if passage is None:
+        raise UsageError(f"passage {event['target']} was erased; nothing was undone")
+    added = event["action"] == "passage.insert" or event["note"] == "restored"
+    if (passage.valid_to is None) != added:
+        state = "already gone" if added else "already back"
+        raise UsageError(
+            f"passage {passage.ref} changed since event {event['id']}: it is {state}. It reads:\n{passage.text}"
+        )
+    note = "ended" if added else "restored"
+    tx.end_passage(passage.id, now if added else None, cause, "undo.passage", undo_of=event["id"], note=note)
+    text = f"Passage {passage.ref} was {'taken out of' if added else 'put back into'} archival memory by the user."
+    tx.add_notice(_notice(cause.agent_id, now, "undo", text))
+    return Undone(
+        event["id"], event["action"], passage.ref, passage.text if added else "", "" if added else passage.text
+    )
+
+
+async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: int) -> Passage:
+    """End a passage's validity: no search finds it, `undo` brings it back."""
+    now = clock.now()
+
+    def work(tx: Any) -> Passage:
+        passage: Passage | None = next(iter(tx.passages(agent_id, [passage_id])), None)
+        if passage is None or passage.valid_to is not None:
+            raise UsageError(f"this agent has no passage p{passage_id}")
+        tx.end_passage(passage_id, now, Cause(agent_id, "user"), "passage.delete")
+        tx.add_notice(_notice(agent_id, now, "undo", f"Passage {passage.ref} was deleted by the user."))
+        return passage
+
+    return await store.write(work)
+
+
+def _notice(agent_id: str, now: datetime, name: str, text: str) -> Message:
+    return Message(
+        id=0, agent_id=agent_id, role="user", content=text, origin="runtime", created_at=now,
+        utc_offset=utc_offset(now), kind="alert", name=name,
+    )  # fmt: skip
+
+
+async def why(store: Store, agent_id: str, what: str) -> list[list[Origin]]:
+    """For a passage (`p3`), a block's label, or any words in core memory or archival memory: where they came from.
+
+    One chain for each memory that was found, from the memory back to the user's words; empty when nothing is known.
+    """
+
+    def work(tx: Any) -> list[list[Origin]]:
+        chains = [_block_chain(tx, agent_id, b, what) for b in tx.blocks(agent_id) if _concerns(b, what)]
+        chains += [_passage_chain(tx, agent_id, p) for p in _passages_about(tx, agent_id, what)]
+        return [chain for chain in chains if chain]
+
+    return await store.read(work)
+
+
+def _concerns(block: Block, what: str) -> bool:
+    return block.label == what or (len(what) > 2 and what.lower() in block.value.lower())
+
+
+def _passages_about(tx: Any, agent_id: str, what: str) -> list[Passage]:
+    if what[:1] == "p" and what[1:].isdigit():
+        found: list[Passage] = tx.passages(agent_id, [int(what[1:])])
+        return found
+    return [p for p in tx.recent_passages(agent_id, limit=2000) if len(what) > 2 and what.lower() in p.text.lower()][:5]
+
+
+def _block_chain(tx: Any, agent_id: str, block: Block, what: str) -> list[Origin]:
+    """The version that brought the words in, and what led to it."""
+    versions = tx.block_versions(block.id)
+    words = "" if block.label == what else what.lower()
+    born = None
+    for version in reversed(versions):
+        if words not in version["value"].lower():
+            break
+        born = version
+        if not words:
+            break
+    if born is None:
+        return []
+    head = Origin(f"block {block.label!r}", born["created_at"], block.value, f"b{block.id}")
+    return [head, *_causes(tx, agent_id, born)]
+
+
+def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
+    head = Origin("passage", passage.created_at, passage.text, passage.ref)
+    row = {
+        "origin": passage.origin,
+        "message_id": passage.message_id,
+        "run_id": passage.run_id,
+        "call_id": passage.call_id,
+    }
+    return [head, *_causes(tx, agent_id, row)]
+
+
+def _causes(tx: Any, agent_id: str, row: dict[str, Any]) -> list[Origin]:
+    """The call that wrote a memory, and the message that began its turn."""
+    if row["message_id"] is None:
+        who = {"user": "a person wrote it", "runtime": "it came with the persona", "import": "it was imported"}
+        return [Origin(who.get(row["origin"], row["origin"]), None, "")]
+    chain = []
+    for message in tx.messages(agent_id, [row["message_id"]]):
+        call = next((c for c in message.calls if c.id == row["call_id"]), None)
+        text = f"{call.name} {call.arguments}" if call else message.content
+        chain.append(Origin("written by the agent", message.created_at, text, message.ref))
+    spoken = [m for m in tx.run_messages(row["run_id"]) if m.role == "user" and m.id < row["message_id"]]
+    chain += [Origin(f"because of the {m.origin}'s message", m.created_at, m.content, m.ref) for m in spoken]
+    return chain
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did."""
+
+    added: int
+    known: int
+
+
+async def import_conversation(store: Store, clock: Clock, agent_id: str, lines: Iterable[str]) -> Imported:
+    """Take in JSON lines as past messages, in order, searchable at once; lines known already are passed over.
+
+    `UsageError` names the first line that cannot be used; nothing of the file is kept then.
+    """
+    messages = list(_parse_lines(lines, agent_id, clock.now()))
+    keys = [m.external_id or "" for m in messages]
+    known = await store.read(lambda tx: tx.known_externals(agent_id, keys))
+    fresh = [m for m in messages if m.external_id not in known]
+
+    def work(tx: Any) -> None:
+        for message in fresh:
+            tx.add_message(message)
+        if fresh:
+            tx.journal(Cause(agent_id, "import"), "import", agent_id, f"{len(fresh)} messages")
+
+    await store.write(work)
+    return Imported(len(fresh), len(messages) - len(fresh))
+
+
+def _parse_lines(lines: Iterable[str], agent_id: str, now: datetime) -> Iterator[Message]:
+    seen: dict[str, int] = {}
+    last = now
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        values = _parse_line(number, line)
+        when = _parse_time(number, values.get("created_at"), last)
+        last = when + timedelta(microseconds=1)
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+        seen[digest] = seen.get(digest, 0) + 1
+        given = values.get("id")
+        yield Message(
+            id=0, agent_id=agent_id, role=values["role"], content=clean_text(values["content"]), origin="import",
+            created_at=when, utc_offset=utc_offset(when), name=_optional(values, "name"),
+            session=_optional(values, "session"),
+            external_id=str(given) if given is not None else f"sha256:{digest}:{seen[digest]}",
+        )  # fmt: skip
+
+
+def _parse_line(number: int, line: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"line {number} is not JSON ({error}); nothing was imported") from None
+    if not isinstance(values, dict) or values.get("role") not in ("user", "assistant"):
+        raise UsageError(f'line {number} needs "role": "user" or "assistant"; nothing was imported')
+    if not isinstance(values.get("content"), str) or not values["content"].strip():
+        raise UsageError(f'line {number} needs "content" with some text; nothing was imported')
+    return values
+
+
+def _parse_time(number: int, value: object, last: datetime) -> datetime:
+    if value is None:
+        return last
+    try:
+        when = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise UsageError(f"line {number}: created_at {value!r} is no ISO 8601 time; nothing was imported") from None
+    return when if when.tzinfo else when.replace(tzinfo=last.tzinfo)
+
+
+def _optional(values: dict[str, Any], name: str) -> str | None:
+    return None if values.get(name) is None else clean_text(str(values[name]))

@@ -1,0 +1,65 @@
+"""Errors, sorted by who can act on them.
+
+    AgentOSError
+      ToolError            the model can act: its text goes back as the tool's result
+      UsageError           the caller can act: bad input (exit code 2)
+      ConfigError          the caller can act: no such model, bad URL, damaged file (exit code 3)
+      StoreError           the caller can act: full or read-only disk, locked or newer database (exit code 1)
+        AgentBusy          another process holds the agent's turn
+      ProviderError        the model provider failed after its retries (exit code 4)
+        ContextOverflow    the provider says the request is longer than its window
+      IndexUnavailable     the vector index cannot answer now; searches fall back to the exact scan
+
+Anything else is a bug and propagates. Each message names the value, the limit and the remedy.
+"""
+
+
+class AgentOSError(Exception):
+    """Base of every error that is not a bug."""
+
+    exit_code = 1
+
+
+class ToolError(AgentOSError):
+    """A tool call that cannot be carried out; the text tells the model how to succeed."""
+
+
+class UsageError(AgentOSError):
+    """Input that the caller must change."""
+
+    exit_code = 2
+
+
+class ConfigError(AgentOSError):
+    """A setting, model or file that the caller must change."""
+
+    exit_code = 3
+
+
+class StoreError(AgentOSError):
+    """The session database refused; nothing of the failed transaction was kept."""
+
+
+class AgentBusy(StoreError):
+    """Another process is running a turn of this agent."""
+
+
+class ProviderError(AgentOSError):
+    """The model provider failed; the input is saved and the run can be taken up again."""
+
+    exit_code = 4
+
+
+class ContextOverflow(ProviderError):
+    """The request was longer than the provider's window.
+
+    `window_tokens` is the window the provider named, or None when it named none.
+    """
+
+    def __init__(self, message: str, window_tokens: int | None = None) -> None:
+        super().__init__(message)
+        self.window_tokens = window_tokens
+
+
+class IndexUnavailable(AgentOSError):
+    """The vector index is down, rebuilding, or owned by another process."""

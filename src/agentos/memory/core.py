@@ -1,0 +1,89 @@
+"""Core memory: bounded blocks, edited by pure functions that refuse what they cannot do exactly."""
+
+import difflib
+from collections.abc import Iterable
+
+from agentos.errors import ToolError
+from agentos.messages import Block
+
+
+class LimitExceeded(ToolError):
+    """A write that would push a block beyond its limit; the block stays as it was."""
+
+
+def find_block(blocks: Iterable[Block], label: str) -> Block:
+    """The block with this label; `ToolError` names the labels there are."""
+    blocks = list(blocks)
+    for block in blocks:
+        if block.label == label:
+            return block
+    labels = ", ".join(b.label for b in blocks) or "none"
+    raise ToolError(f"there is no block {label!r}; the blocks are: {labels}")
+
+
+def append(block: Block, content: str) -> str:
+    """`block.value` with `content` as a new last line."""
+    _writable(block)
+    if not content.strip():
+        raise ToolError("content is empty; give the text to append")
+    return _within_limit(block, f"{block.value}\n{content}" if block.value else content)
+
+
+def replace(block: Block, old_content: str, new_content: str) -> str:
+    """`block.value` with the one occurrence of `old_content` replaced; an empty `new_content` deletes it."""
+    _writable(block)
+    if not old_content:
+        raise ToolError("old_content is empty; give the exact text to replace, or use core_memory_append to add")
+    found = block.value.count(old_content)
+    if found == 0:
+        raise ToolError(f"old_content does not occur in {block.label!r}, which reads:\n{block.value or '(empty)'}")
+    if found > 1:
+        raise ToolError(
+            f"old_content occurs {found} times in {block.label!r}; give more of the text around it so that it "
+            f"occurs once. The block reads:\n{block.value}"
+        )
+    value = block.value.replace(old_content, new_content)
+    # a deleted line leaves no empty one behind
+    return _within_limit(block, value if new_content else value.replace("\n\n", "\n").strip("\n"))
+
+
+def rewrite(block: Block, value: str) -> str:
+    """The whole value anew, as a person edits it; the limit holds for people too."""
+    return _within_limit(block, value)
+
+
+def changed_lines(before: str, after: str) -> str:
+    """The lines that differ, `- old` and `+ new`."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+    return "\n".join(f"{line[0]} {line[1:]}" for line in list(lines)[2:] if not line.startswith("@@"))
+
+
+def render(blocks: Iterable[Block]) -> str:
+    """Core memory as the prompt shows it: no counters or times, so that equal memory gives equal bytes."""
+    shown = []
+    for block in blocks:
+        read_only = ' read_only="true"' if block.read_only else ""
+        about = f' description="{_escape(block.description)}"' if block.description else ""
+        shown.append(
+            f'<block label="{_escape(block.label)}" limit="{block.limit}"{read_only}{about}>\n'
+            f"{_escape(block.value)}\n</block>"
+        )
+    return "<core_memory>\n" + "\n".join(shown) + "\n</core_memory>"
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _writable(block: Block) -> None:
+    if block.read_only:
+        raise ToolError(f"block {block.label!r} is read-only; only a person can change it. Go on without this edit")
+
+
+def _within_limit(block: Block, value: str) -> str:
+    if len(value) > block.limit:
+        raise LimitExceeded(
+            f"block {block.label!r} would hold {len(value)} characters and its limit is {block.limit} "
+            f"(now {len(block.value)}); cut or replace what is outdated in it, or use archival_memory_insert for detail"
+        )
+    return value

@@ -1,0 +1,187 @@
+"""Hybrid search: full text and vectors, fused by reciprocal rank.
+
+Full text (FTS5, porter stems) finds words and identifiers; vectors find what was said in other
+words. Passages have their vectors in the index, or in SQL while the index lags or is down; for
+messages the vectors only re-rank what full text found, computed when asked (`docs/adr`).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentos.errors import AgentOSError, IndexUnavailable
+from agentos.memory.vectors import nearest, to_bytes
+from agentos.messages import Message, Passage
+from agentos.protocols import Embedder, Hit, SearchQuery, Store, VectorIndex
+
+if TYPE_CHECKING:
+    from agentos.protocols import Vectors
+
+
+FUSION_K = 10
+"""Reciprocal rank fusion's constant; a small one trusts the top of each list."""
+CANDIDATES = 100
+"""Hits taken from each list before fusion."""
+EXACT_BELOW = 1000
+"""Passages up to which the exact scan is faster than the index."""
+_SCAN_CHUNK = 20_000
+
+STOP_WORDS = frozenset(
+    """a about after all also am an and any are as at be because been before being but by can could did do does doing
+    for from had has have having he her here hers him his how i if in into is it its just me more most my no nor not
+    of off on once only or our out over own s she should so some such t than that the their them then there these
+    they this those through to too until up very was we were what when where which while who whom why will with
+    would you your""".split()  # noqa: SIM905  a text reads better than 120 quoted words
+)
+_IDENTIFIER = re.compile(r"(?=\S*\d)\S{4,}|\S+[-_/.:@#]\S+")
+
+
+class HybridSearch:
+    """Searches one home's memories; the implementation of `agentos.protocols.Search`."""
+
+    def __init__(self, store: Store, embedder: Embedder, index: VectorIndex) -> None:
+        self.store = store
+        self.embedder = embedder
+        self.index = index
+
+    async def __call__(self, agent_id: str, query: SearchQuery, not_run: str | None = None) -> list[Hit]:
+        """One page of hits, newest first; messages of the run `not_run` are left out.
+
+        A query without a single word has no hits. Neither an embedder nor an index that fails stops a search.
+        """
+        match, identifiers = match_expression(query.text)
+        if not match:
+            return []
+        wanted = max(CANDIDATES, (query.page + 1) * query.limit)
+        find = self._messages if query.scope == "recall" else self._passages
+        exact = await find(agent_id, query, identifiers, wanted, not_run) if identifiers else []
+        lexical = await find(agent_id, query, match, wanted, not_run)
+        vector = await self._by_vector(agent_id, query, lexical, wanted)
+        ranked = fuse(lexical, vector, first=exact)
+        page = ranked[query.page * query.limit : (query.page + 1) * query.limit]
+        hits = await self._load(agent_id, query, [key for key, _, _ in page])
+        why = {key: (score, reason) for key, score, reason in page}
+        found = [_to_hit(row, *why[row.id]) for row in hits]
+        return sorted(found, key=lambda hit: (hit.created_at, hit.ref), reverse=True)
+
+    async def _messages(self, agent_id: str, q: SearchQuery, match: str, limit: int, not_run: str | None) -> list[int]:
+        return await self.store.read(
+            lambda tx: tx.lexical_messages(
+                agent_id, match, roles=q.roles or ("user", "assistant"), start=q.start, end=q.end, not_run=not_run,
+                limit=limit,
+            )
+        )  # fmt: skip
+
+    async def _passages(self, agent_id: str, q: SearchQuery, match: str, limit: int, _: str | None) -> list[int]:
+        return await self.store.read(
+            lambda tx: tx.lexical_passages(agent_id, match, tags=q.tags, start=q.start, end=q.end, limit=limit)
+        )
+
+    async def _by_vector(self, agent_id: str, query: SearchQuery, lexical: list[int], wanted: int) -> list[int]:
+        try:
+            if query.scope == "recall":
+                return await self._rerank(agent_id, query.text, lexical)
+            vector = (await self.embedder.embed([query.text]))[0]
+            ids = [key for key, _ in await self._nearest_passages(agent_id, vector, wanted)]
+            allowed = {p.id for p in await self.store.read(lambda tx: tx.passages(agent_id, ids)) if _within(p, query)}
+            return [key for key in ids if key in allowed]
+        except AgentOSError:
+            return []  # a failing embedder leaves the lexical ranking
+
+    async def _rerank(self, agent_id: str, text: str, ids: list[int]) -> list[int]:
+        if not self.embedder.in_process or len(ids) < 2:
+            return []
+        messages = await self.store.read(lambda tx: tx.messages(agent_id, ids))
+        vectors = await self.embedder.embed([text, *(m.content[:2000] for m in messages)])
+        rows = [(m.id, to_bytes(v)) for m, v in zip(messages, vectors[1:], strict=True)]
+        return [key for key, _ in nearest(vectors[0], rows, len(rows))]
+
+    async def _nearest_passages(self, agent_id: str, vector: "Vectors", k: int) -> list[tuple[int, float]]:
+        count = await self.store.read(lambda tx: tx.count_passages(agent_id))
+        if count > EXACT_BELOW:
+            try:
+                # what was deleted a moment ago may still be in the index, so ask for a few more
+                indexed = await self.index.query(agent_id, vector, k + 10)
+                pending = await self.store.read(
+                    lambda tx: tx.vectors(agent_id, self.embedder.fingerprint, ids=tx.pending_ids(agent_id))
+                )
+                return sorted({*indexed, *nearest(vector, pending, k)}, key=lambda hit: -hit[1])
+            except IndexUnavailable:
+                pass
+        return await self._scan(agent_id, vector, k)
+
+    async def _scan(self, agent_id: str, vector: "Vectors", k: int) -> list[tuple[int, float]]:
+        """The exact scan: every vector of the agent in SQL, a chunk at a time."""
+        best: list[tuple[int, float]] = []
+        after = 0
+        while True:
+            rows = await self.store.read(
+                lambda tx, after=after: tx.vectors(  # type: ignore[misc]
+                    agent_id, self.embedder.fingerprint, after_id=after, limit=_SCAN_CHUNK
+                )
+            )
+            best = sorted([*best, *nearest(vector, rows, k)], key=lambda hit: -hit[1])[:k]
+            if len(rows) < _SCAN_CHUNK:
+                return best
+            after = rows[-1][0]
+
+    async def _load(self, agent_id: str, query: SearchQuery, ids: list[int]) -> "list[Message] | list[Passage]":
+        if query.scope == "recall":
+            return await self.store.read(lambda tx: tx.messages(agent_id, ids))
+        return await self.store.read(lambda tx: tx.passages(agent_id, ids))
+
+
+def match_expression(text: str) -> tuple[str, str]:
+    """(an FTS5 expression for the words of `text`, one for its identifiers alone); empty where there are none.
+
+    Stop words are left out unless there is nothing else. An identifier (a UUID, an order number, a
+    URL, an address) is matched as a phrase, so that all its parts stand together.
+    """
+    chunks = [chunk.strip(".,;:!?\"'()[]{}<>") for chunk in text.split()[:200]]
+    identifiers = [c for c in chunks if _IDENTIFIER.fullmatch(c) and re.search(r"\w", c)]
+    words = re.findall(r"\w+", " ".join(c for c in chunks if c not in identifiers))
+    kept = [w for w in words if w.lower() not in STOP_WORDS] or words
+    terms = dict.fromkeys([*(_phrase(i) for i in identifiers), *(_phrase(w) for w in kept)])
+    return " OR ".join(terms), " OR ".join(dict.fromkeys(_phrase(i) for i in identifiers))
+
+
+def fuse(lexical: Sequence[int], vector: Sequence[int], first: Sequence[int] = ()) -> list[tuple[int, float, str]]:
+    """(id, score, why) by reciprocal rank fusion, best first; `first` (exact identifiers) come before all."""
+    scores: dict[int, float] = {}
+    for ranking in (lexical, vector):
+        for rank, key in enumerate(ranking):
+            scores[key] = scores.get(key, 0.0) + 1 / (FUSION_K + rank)
+    for rank, key in enumerate(first):
+        scores[key] = scores.get(key, 0.0) + 1 + 1 / (FUSION_K + rank)
+    exact, words, meaning = set(first), set(lexical), set(vector)
+
+    def why(key: int) -> str:
+        if key in exact:
+            return "identifier"
+        return "both" if key in words and key in meaning else "lexical" if key in words else "vector"
+
+    return [(key, score, why(key)) for key, score in sorted(scores.items(), key=lambda item: (-item[1], -item[0]))]
+
+
+def _phrase(text: str) -> str:
+    return '"' + text.replace('"', " ") + '"'
+
+
+def _within(passage: Passage, query: SearchQuery) -> bool:
+    """Whether a passage that came by vector is valid and passes the query's filters."""
+    if passage.valid_to is not None:
+        return False
+    if query.tags and not set(query.tags) & set(passage.tags):
+        return False
+    return (query.start is None or passage.created_at >= query.start) and (
+        query.end is None or passage.created_at <= query.end
+    )
+
+
+def _to_hit(row: Message | Passage, score: float, why: str) -> Hit:
+    if isinstance(row, Passage):
+        return Hit(row.ref, row.text, row.created_at, score, why, tags=row.tags)
+    return Hit(
+        row.ref, row.content, row.created_at, score, why, role=row.role, name=row.name, session=row.session,
+        external_id=row.external_id, seq=row.seq, local_time=row.local_time,
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""Personas: who an agent is, kept as files anyone can write.
+
+`<name>/persona.md` has YAML front matter (description, blocks, tools, model settings); the body is
+the persona block. The user's own folder comes before the ones in the package.
+"""
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentos.errors import ConfigError
+from agentos.messages import Block
+
+
+class PersonaBlock(BaseModel):
+    """A block a persona brings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    value: str = ""
+    limit: int = Field(default=2000, ge=1, le=100_000)
+    """Characters."""
+    description: str = ""
+    read_only: bool = False
+
+
+class Persona(BaseModel):
+    """One persona file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    description: str = ""
+    blocks: list[PersonaBlock] = Field(default_factory=list)
+    """Beside the persona block itself."""
+    tools: list[str] | None = None
+    """Names of the tools it may use; None: all."""
+    model: str | None = None
+    """None: the model of the settings."""
+    max_steps: int | None = Field(default=None, ge=1)
+    persona_limit: int = Field(default=4000, ge=1)
+    """Characters of the persona block."""
+    body: str = ""
+
+    def core_memory(self) -> list[Block]:
+        """The blocks a new agent starts with, `persona` first."""
+        own = Block("persona", self.body, self.persona_limit, "Who you are; adapt it as you learn what helps.")
+        return [own, *(Block(**block.model_dump()) for block in self.blocks)]
+
+
+def persona_folders(own: Path) -> list[Path]:
+    """Where personas are looked for: the user's own folder first."""
+    shipped = Path(str(files("agentos"))) / "_personas"
+    checkout = Path(str(files("agentos"))).parent.parent / "personas"  # an editable install has them beside `src`
+    return [own, shipped if shipped.is_dir() else checkout]
+
+
+def list_personas(folders: Iterable[Path]) -> list[str]:
+    """The names there are."""
+    return sorted({path.parent.name for folder in folders for path in folder.glob("*/persona.md")})
+
+
+def load_persona(name: str, folders: Iterable[Path]) -> Persona:
+    """The persona called `name`; `ConfigError` names file and place of what is wrong."""
+    folders = list(folders)
+    for folder in folders:
+        path = folder / name / "persona.md"
+        if "/" not in name and "\\" not in name and path.is_file():
+            return _parse(name, path)
+    known = ", ".join(list_personas(folders)) or "none"
+    raise ConfigError(f"there is no persona {name!r}; there are: {known}. Your own go to {folders[0]}/NAME/persona.md")
+
+
+def _parse(name: str, path: Path) -> Persona:
+    import yaml
+
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    front, body = "", text
+    if text.startswith("---\n"):
+        front, separator, body = text[4:].partition("\n---\n")
+        if not separator:
+            raise ConfigError(f"{path}: the front matter has no closing line `---`")
+    try:
+        values: Any = yaml.safe_load(front) or {}
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: the front matter must be keys and values")
+        persona = Persona.model_validate({**values, "name": name, "body": body.strip()})
+        for block in persona.core_memory():
+            if len(block.value) > block.limit:
+                size = f"{len(block.value)} of {block.limit} characters"
+                raise ConfigError(f"{path}: block {block.label!r} has {size}; raise its limit or shorten it")
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: the front matter is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {place}: {first['msg']}") from None
+    return persona

@@ -1,0 +1,267 @@
+"""The one place that chooses adapters: database, index, embedder, model, tools."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from agentos.actions.turn import Parts
+from agentos.agent import Agent
+from agentos.archive.chroma import ChromaIndex
+from agentos.archive.embedders import make_embedder
+from agentos.archive.source import SqlIndexSource
+from agentos.archive.sync import CheckedIndex, IndexSync, RebuildableIndex
+from agentos.errors import AgentBusy, AgentOSError, ConfigError, StoreError, UsageError
+from agentos.llm.detect import detect_model
+from agentos.memory.search import HybridSearch
+from agentos.memory.vectors import to_bytes
+from agentos.messages import Cause, Message, Passage
+from agentos.personas import Persona, load_persona, persona_folders
+from agentos.prompts import prompt
+from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
+from agentos.settings import Settings, load_settings
+from agentos.state import AgentRecord, Limits
+from agentos.store.database import Database, sqlite_url
+from agentos.store.migrations import migrate
+from agentos.tools.memory import MEMORY_TOOLS
+from agentos.tools.tool import Tool
+from agentos.tools.toolset import Toolset
+
+_BUSY_WAIT_SECONDS = 30.0
+
+
+class SystemClock:
+    """The machine's clock, in local time."""
+
+    def now(self) -> datetime:
+        """The current time."""
+        return datetime.now().astimezone()
+
+
+class AgentMemory:
+    """`MemoryPort` over one home: what an agent's tools may look up."""
+
+    def __init__(self, runtime: "Runtime", agent_id: str, run_id: str | None) -> None:
+        self._runtime, self._agent_id, self._run_id = runtime, agent_id, run_id
+
+    async def search(self, query: SearchQuery) -> list[Hit]:
+        """Hybrid search without the running turn's own messages."""
+        return await self._runtime.search(self._agent_id, query, not_run=self._run_id)
+
+    async def embed(self, text: str) -> tuple[bytes, str] | None:
+        """A vector at once, where the embedder lives in this process and works."""
+        embedder = self._runtime.embedder
+        if not embedder.in_process:
+            return None
+        try:
+            return to_bytes((await embedder.embed([text]))[0]), embedder.fingerprint
+        except AgentOSError:
+            return None  # the outbox tries again; full text finds the passage meanwhile
+
+    async def messages(self, ids: list[int]) -> list[Message]:
+        """Messages by id."""
+        return await self._runtime.store.read(lambda tx: tx.messages(self._agent_id, ids))
+
+    async def passages(self, ids: list[int]) -> list[Passage]:
+        """Passages by id."""
+        return await self._runtime.store.read(lambda tx: tx.passages(self._agent_id, ids))
+
+
+class Runtime:
+    """One home with its agents: `async with Runtime() as runtime: agent = await runtime.agent("ada")`.
+
+    Whatever is not handed in is chosen from the settings. Opening migrates the database when its
+    schema differs. Several processes may open one home at a time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        llm: LLM | None = None,
+        tools: Iterable[Tool] = (),
+        clock: Clock | None = None,
+        embedder: Embedder | None = None,
+        index: RebuildableIndex | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self.clock = clock or SystemClock()
+        self.tools = Toolset([*MEMORY_TOOLS, *tools])
+        self.embedder = embedder or make_embedder(
+            self.settings.embedding, api_base=self.settings.api_base, api_key=self.settings.api_key
+        )
+        self.home = self.settings.home
+        self.index = index or self._chroma()
+        self.limits = limits
+        self._llm = llm
+        self._llms: dict[str, LLM] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._agents: dict[tuple[str, str], Agent] = {}
+        self.model_source = "handed in" if llm else ""
+        """How the model was chosen, in words."""
+
+    async def __aenter__(self) -> "Runtime":
+        self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def open(self) -> None:
+        """Open the home; `StoreError` says why it cannot be."""
+        url = self.settings.database_url or self._sqlite_url()
+        if url not in ("sqlite://", "sqlite:///:memory:"):
+            self.backup = migrate(url)
+        self.store = Database(url)
+        source = SqlIndexSource(self.store)
+        self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
+        self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync))
+
+    async def close(self) -> None:
+        """Let go of everything; unfinished turns go on at the next start."""
+        await self.index.close()
+        await self.store.close()
+
+    # models
+
+    def llm(self, model: str | None = None) -> LLM:
+        """The model called `model`, or the one the settings and the machine's providers give."""
+        if self._llm is not None:
+            return self._llm
+        if model is None:
+            model, self.model_source = self._detected()
+        if model not in self._llms:
+            self._llms[model] = self._make_llm(model)
+        return self._llms[model]
+
+    def _detected(self) -> tuple[str, str]:
+        if not hasattr(self, "_found"):
+            self._found = detect_model(
+                self.settings.model, api_base=self.settings.api_base, api_key=self.settings.api_key
+            )
+        return self._found
+
+    def _make_llm(self, model: str) -> LLM:
+        settings = self.settings
+        if model == "offline":
+            from agentos.llm.offline import OfflineLLM
+
+            return OfflineLLM(**({"context_window": settings.context_window} if settings.context_window else {}))
+        from agentos.llm.litellm import LiteLLM
+
+        return LiteLLM(
+            model, api_base=settings.api_base, api_key=settings.api_key, context_window=settings.context_window,
+            request_timeout_seconds=settings.request_timeout_seconds,
+        )  # fmt: skip
+
+    # agents
+
+    async def agent(self, name: str = "default", *, persona: str | None = None, model: str | None = None) -> Agent:
+        """The agent called `name`, made from `persona` on first use. `model` holds for this object only."""
+        record = await self.store.read(lambda tx: tx.agent_named(name))
+        if record is None:
+            record = await self.create_agent(name, persona=persona or "assistant")
+        elif persona is not None and persona != record.persona:
+            raise UsageError(
+                f"agent {name!r} exists with persona {record.persona!r}; choose another --agent for {persona!r}"
+            )
+        return self.attach(record, model)
+
+    def attach(self, record: AgentRecord, model: str | None = None) -> Agent:
+        """The object for an agent's row; the same one each time."""
+        llm = self.llm(model or record.model)
+        key = (record.id, llm.name)
+        if key not in self._agents:
+            parts = Parts(
+                store=self.store, llm=llm, tools=self.tools.only(record.tools),
+                memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
+                system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
+                window_tokens=self.settings.context_window,
+            )  # fmt: skip
+            self._agents[key] = Agent(record.id, parts, self.lock, self.limits)
+        return self._agents[key]
+
+    async def create_agent(self, name: str, *, persona: str = "assistant") -> AgentRecord:
+        """A new agent with its persona's blocks; `UsageError` when the name is taken or unusable."""
+        if not name or len(name) > 100 or any(not c.isprintable() or c in "/\\" for c in name):
+            raise UsageError(f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes")
+        who = load_persona(persona, self.persona_folders)
+        settings = self.settings
+        limits = Limits(who.max_steps or settings.max_steps, settings.max_turn_tokens, settings.max_turn_cost_usd)
+        record = AgentRecord(
+            id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(), model=who.model,
+            tools=self._known_tools(who), limits=limits,
+        )  # fmt: skip
+
+        def work(tx: Any) -> None:
+            tx.add_agent(record)
+            for block in who.core_memory():
+                tx.add_block(block, Cause(record.id, "runtime"))
+
+        await self.store.write(work)
+        return record
+
+    def _known_tools(self, persona: Persona) -> tuple[str, ...] | None:
+        if persona.tools is None:
+            return None
+        unknown = [name for name in persona.tools if name not in self.tools.tools]
+        if unknown:
+            known = ", ".join(self.tools.tools)
+            raise ConfigError(f"persona {persona.name!r} wants the tool {unknown[0]!r}; there are: {known}")
+        return tuple(persona.tools)
+
+    @property
+    def persona_folders(self) -> list[Path]:
+        """Where personas are looked for."""
+        return persona_folders(self.settings.personas or self.home / "personas")
+
+    # locks and files
+
+    @asynccontextmanager
+    async def lock(self, agent_id: str) -> AsyncIterator[None]:
+        """Hold the agent's turn, in this process and across processes; `AgentBusy` after half a minute."""
+        async with self._locks.setdefault(agent_id, asyncio.Lock()):
+            if self.store.in_memory:
+                yield
+                return
+            folder = self._folder("locks")
+            lock = FileLock(folder / f"{agent_id}.lock")
+            for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
+                try:
+                    lock.acquire(timeout=0)
+                    break
+                except Timeout:
+                    await asyncio.sleep(0.05)
+            else:
+                raise AgentBusy("another process has been running a turn of this agent for 30 s; wait or stop it there")
+            try:
+                yield
+            finally:
+                lock.release()
+
+    def _chroma(self) -> RebuildableIndex:
+        url = self.settings.chroma_url
+        return ChromaIndex(None if url else self.home / "chroma", url, self.embedder.fingerprint)
+
+    def _sqlite_url(self) -> str:
+        self._folder()
+        return sqlite_url(self.home / "agentos.db")
+
+    def _folder(self, *names: str) -> Path:
+        folder = self.home.joinpath(*names)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not names and folder.stat().st_mode & 0o077 and folder.stat().st_uid == os.getuid():
+                folder.chmod(0o700)
+        except OSError as error:
+            raise StoreError(
+                f"{folder} cannot be made: {error.strerror}; set AGENTOS_HOME to a folder of yours"
+            ) from None
+        return folder

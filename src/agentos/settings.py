@@ -1,0 +1,112 @@
+"""Settings and where they come from. The only reader of the environment.
+
+Order: what the caller passes (flags), environment, `./agentos.toml`, the user's config file, default.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path, user_data_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentos.errors import ConfigError
+
+PROVIDER_KEYS = {
+    "ANTHROPIC_API_KEY": "anthropic/claude-sonnet-4-5",
+    "OPENAI_API_KEY": "openai/gpt-4.1-mini",
+    "GEMINI_API_KEY": "gemini/gemini-2.5-flash",
+    "MISTRAL_API_KEY": "mistral/mistral-medium-latest",
+    "OPENROUTER_API_KEY": "openrouter/openai/gpt-4.1-mini",
+    "GROQ_API_KEY": "groq/llama-3.3-70b-versatile",
+    "DEEPSEEK_API_KEY": "deepseek/deepseek-chat",
+}
+"""The model each provider's key stands for, first match wins."""
+
+
+class Settings(BaseModel):
+    """Everything that can be configured; see README for the names in the environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(default_factory=lambda: user_data_path("agentos"))
+    """The one directory that holds all data."""
+    model: str | None = None
+    """`offline`, any litellm model name, or None to detect one."""
+    api_base: str | None = None
+    """An OpenAI-compatible server for `model`."""
+    api_key: str | None = Field(default=None, repr=False)
+    context_window: int | None = Field(default=None, ge=2000)
+    """Tokens; None takes the model's."""
+    embedding: str = "static"
+    database_url: str | None = None
+    """None: SQLite in the home."""
+    chroma_url: str | None = None
+    """None: embedded, in the home."""
+    token: str | None = Field(default=None, repr=False)
+    cache_ttl_seconds: int = 300
+    """How long the provider keeps a prompt cache; a longer pause makes rebasing the snapshot free."""
+    index_min_passages: int = 0
+    """An agent gets its vector collection once it has more passages than this; the exact scan answers below."""
+    max_steps: int = Field(default=25, ge=1)
+    max_turn_tokens: int | None = Field(default=None, ge=1)
+    """Prompt and completion tokens of one turn."""
+    max_turn_cost_usd: float | None = Field(default=None, gt=0)
+    request_timeout_seconds: float = Field(default=120.0, gt=0)
+    personas: Path | None = None
+    """A folder of the user's own personas; None takes `personas` in the home."""
+
+
+_ENVIRONMENT = {
+    f"AGENTOS_{name.upper()}": name
+    for name in (
+        "home", "model", "api_base", "api_key", "context_window", "embedding", "database_url", "chroma_url", "token",
+        "cache_ttl_seconds", "index_min_passages", "max_steps", "max_turn_tokens", "max_turn_cost_usd",
+        "request_timeout_seconds", "personas",
+    )
+}  # fmt: skip
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
+    """The settings in force; flags that are None count as not given. Raises `ConfigError`."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for path in (user_config_path("agentos") / "config.toml", Path("agentos.toml")):
+        values |= _read_toml(path)
+    values |= {name: environ[key] for key, name in _ENVIRONMENT.items() if environ.get(key)}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    if "home" in values:
+        values["home"] = Path(values["home"]).expanduser().absolute()
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"setting {name!r} cannot be {first.get('input')!r}: {first['msg']}; "
+            "correct it in the flag, environment or agentos.toml"
+        ) from None
+
+
+def key_model(environ: Mapping[str, str] | None = None) -> str | None:
+    """The model that a provider key in the environment stands for, or None."""
+    environ = os.environ if environ is None else environ
+    return next((model for key, model in PROVIDER_KEYS.items() if environ.get(key)), None)
+
+
+def ollama_url(environ: Mapping[str, str] | None = None) -> str:
+    """Where Ollama listens, if it runs."""
+    environ = os.environ if environ is None else environ
+    host = environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
+    return host if "://" in host else f"http://{host}"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; correct or remove it") from None

@@ -1,0 +1,178 @@
+"""The saved state of one agent, as plain values: what the loop's next action is computed from."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from agentos.messages import Block, Message, StopReason, SummaryEntry, ToolCall, Usage
+
+RunStatus = Literal["running", "completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one turn may spend; None means no limit."""
+
+    max_steps: int = 25
+    max_tokens: int | None = None
+    """Prompt and completion tokens together."""
+    max_cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the head of the prompt was made from: block versions and the parts' hashes, no text."""
+
+    versions: tuple[int, ...]
+    """Block versions in order."""
+    parts: dict[str, str]
+    """Short hashes of `system`, `tools`, `model` and `blocks` (the blocks' labels, limits, descriptions)."""
+    reason: str
+    """Why it was taken: `start`, `page_out`, `pause`, `reset`, or the part that changed."""
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """One agent's row."""
+
+    id: str
+    name: str
+    persona: str
+    created_at: datetime
+    model: str | None = None
+    """None: the model of the settings."""
+    system: str | None = None
+    """None: the system prompt that comes with the package."""
+    tools: tuple[str, ...] | None = None
+    """Names of the tools it may use; None: all of its toolset."""
+    limits: Limits = field(default_factory=Limits)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Model settings of its persona."""
+    head_seq: int = 0
+    """Messages up to this place were paged out of the queue."""
+    last_seq: int = 0
+    """Place of the newest message of the queue."""
+    fill_seq: int = 0
+    """`last_seq` when the queue was last paged out or emptied; memory pressure is told once per fill."""
+    snapshot: Snapshot | None = None
+    anchor_seq: int = 0
+    """The message whose step's reported usage anchors the token count; 0: none since the last rebase."""
+    anchor_tokens: int = 0
+    """Tokens of prompt and reply that the provider reported for that step."""
+    token_ratio: float = 1.0
+    """Tokens the provider reports for each token we estimate."""
+    last_step_at: datetime | None = None
+    version: int = 0
+    """Grows with every change to the agent, its blocks or its queue."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One turn's row."""
+
+    id: str
+    agent_id: str
+    created_at: datetime
+    trigger: Literal["user", "timer"] = "user"
+    inbox_id: int | None = None
+    status: RunStatus = "running"
+    stop_reason: StopReason | None = None
+    steps: int = 0
+    llm_calls: int = 0
+    spoke: bool = False
+    """Whether the user has seen a word of this turn."""
+    nudged: bool = False
+    usage: Usage = field(default_factory=Usage)
+    error: str | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One model call: usage and the cache ledger's row."""
+
+    run_id: str
+    agent_id: str
+    created_at: datetime
+    kind: Literal["conversation", "summary"]
+    model: str
+    usage: Usage
+    estimated_tokens: int
+    """Our own count of the prompt."""
+    expected_cached_tokens: int
+    """What the provider's cache should have held: the previous prompt, unless something threw it away."""
+    cache_note: str
+    """Why nothing was expected (`start`, `page_out`, `pause`, ...), or `` when the prefix was kept."""
+    latency_ms: int
+    finish_reason: str = ""
+    message_id: int | None = None
+    error: str | None = None
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class InboxItem:
+    """Input that was accepted and waits for its turn."""
+
+    id: int
+    agent_id: str
+    created_at: datetime
+    otid: str | None = None
+    body_hash: str = ""
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Timer:
+    """A wake-up the agent or a person set."""
+
+    id: int
+    agent_id: str
+    due_at: datetime
+    note: str
+
+
+@dataclass
+class AgentState:
+    """Everything the loop needs to know about one agent; always equal to what is saved."""
+
+    agent: AgentRecord
+    blocks: list[Block]
+    snapshot_blocks: list[Block]
+    """The blocks as the snapshot shows them."""
+    queue: list[Message]
+    """The message queue: every message in context, oldest first."""
+    entries: list[SummaryEntry]
+    """The summary's entries, oldest first."""
+    run: RunRecord | None = None
+    """The unfinished run, if any."""
+    waiting: InboxItem | None = None
+    """The oldest accepted input that no run has taken."""
+    due: list[Timer] = field(default_factory=list)
+    notices: list[Message] = field(default_factory=list)
+    """Notices of the runtime that enter the queue at the next step."""
+    started: set[str] = field(default_factory=set)
+    """Ids of pending calls that began to run outside our database before a crash."""
+    previous_prompt_tokens: int = 0
+    """What the provider reported for the prompt of the agent's previous request."""
+
+    def turn_messages(self) -> list[Message]:
+        """The messages of the unfinished run that are still in context: the queue's tail."""
+        found: list[Message] = []
+        for message in reversed(self.queue):
+            if self.run is None or message.run_id != self.run.id:
+                break
+            found.append(message)
+        return found[::-1]
+
+    def pending_calls(self) -> list[ToolCall]:
+        """Calls of the newest assistant message that have no result yet, in order."""
+        answered: set[str | None] = set()
+        for message in reversed(self.queue):
+            if message.role == "tool":
+                answered.add(message.call_id)
+            elif message.role == "assistant":
+                return [call for call in message.calls if call.id not in answered]
+            else:
+                break
+        return []

@@ -1,0 +1,87 @@
+"""Schema migrations: applied when the database differs from this package, after a backup."""
+
+import logging
+import shutil
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from agentos.errors import StoreError
+from agentos.store.database import make_engine, store_error
+
+HEAD = "0001"
+"""The newest migration in `versions/`."""
+
+
+def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
+    """Bring the database at `url` to this package's schema; returns the backup that was made, if one was.
+
+    Raises `StoreError` when the database is newer, damaged, locked or cannot be written.
+    """
+    if connection is not None:
+        _upgrade(connection)
+        return None
+    engine = make_engine(url)
+    try:
+        with engine.connect() as opened:
+            current = _revision(opened)
+            if current == HEAD:
+                return None
+            if current is not None and current > HEAD:
+                raise StoreError(
+                    f"the database is of version {current} and this agentos knows {HEAD}; install the newer agentos"
+                )
+            backup = _back_up(url) if current is not None else None
+            _upgrade(opened)
+            return backup
+    except DBAPIError as error:
+        raise store_error(error, url) from error
+    finally:
+        engine.dispose()
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        if sa.inspect(connection).get_table_names():
+            raise StoreError("the database belongs to another program; move it away or set AGENTOS_HOME")
+        return None
+    revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return revision
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command  # a tenth of a second that only a changed schema pays
+    from alembic.config import Config
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a library that turns INFO on must not make us chatty
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    # two processes may start at once: the second waits here and finds the work done
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN")
+    try:
+        command.upgrade(config, "head")
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+
+
+def _back_up(url: str) -> Path | None:
+    """Copy a SQLite file with its write-ahead log folded in; other databases have their own tools."""
+    if not url.startswith("sqlite:///"):
+        return None
+    source = Path(url.removeprefix("sqlite:///"))
+    folder = source.parent / "backups"
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S}.db"
+    if shutil.disk_usage(folder).free < source.stat().st_size * 2:
+        raise StoreError(f"there is no room in {folder} to back up the database before it is migrated; free some space")
+    with sqlite3.connect(source) as old, sqlite3.connect(target) as new:
+        old.backup(new)
+    old.close()
+    new.close()
+    return target

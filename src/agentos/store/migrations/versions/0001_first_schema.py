@@ -1,0 +1,266 @@
+"""The first schema."""
+
+import secrets
+import uuid
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create every table, the full-text tables with their triggers, and the home's own facts."""
+    op.create_table(
+        "agent",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("name", sa.String(), nullable=False, unique=True),
+        sa.Column("persona", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=True),
+        sa.Column("system", sa.String(), nullable=True),
+        sa.Column("tools", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("limits", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("settings", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("head_seq", sa.Integer(), nullable=False),
+        sa.Column("last_seq", sa.Integer(), nullable=False),
+        sa.Column("fill_seq", sa.Integer(), nullable=False),
+        sa.Column("snapshot", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("anchor_seq", sa.Integer(), nullable=False),
+        sa.Column("anchor_tokens", sa.Integer(), nullable=False),
+        sa.Column("token_ratio", sa.Float(), nullable=False),
+        sa.Column("last_step_at", sa.String(), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
+    )
+    op.create_table(
+        "agent_block",
+        sa.Column("agent_id", sa.String(), primary_key=True),
+        sa.Column("block_id", sa.Integer(), primary_key=True),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("seen_version_id", sa.Integer(), nullable=False),
+    )
+    op.create_index("ix_agent_block_block_id", "agent_block", ["block_id"])
+    op.create_table(
+        "block",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("label", sa.String(), nullable=False),
+        sa.Column("limit", sa.Integer(), nullable=False),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("read_only", sa.Boolean(), nullable=False),
+        sa.Column("version_id", sa.Integer(), nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "block_version",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("block_id", sa.Integer(), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("agent_id", sa.String(), nullable=True),
+        sa.Column("run_id", sa.String(), nullable=True),
+        sa.Column("message_id", sa.Integer(), nullable=True),
+        sa.Column("call_id", sa.String(), nullable=True),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_block_version_block_id", "block_version", ["block_id"])
+    op.create_table(
+        "home",
+        sa.Column("key", sa.String(), primary_key=True),
+        sa.Column("value", sa.String(), nullable=False),
+    )
+    op.create_table(
+        "inbox",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("otid", sa.String(), nullable=True),
+        sa.Column("body_hash", sa.String(), nullable=False),
+        sa.Column("run_id", sa.String(), nullable=True),
+    )
+    op.create_index("ix_inbox_agent_id", "inbox", ["agent_id"])
+    op.create_index("ix_inbox_otid", "inbox", ["agent_id", "otid"], unique=True)
+    op.create_table(
+        "journal",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("note", sa.String(), nullable=False),
+        sa.Column("run_id", sa.String(), nullable=True),
+        sa.Column("message_id", sa.Integer(), nullable=True),
+        sa.Column("call_id", sa.String(), nullable=True),
+        sa.Column("before_id", sa.Integer(), nullable=True),
+        sa.Column("after_id", sa.Integer(), nullable=True),
+        sa.Column("hash", sa.String(), nullable=True),
+        sa.Column("undo_of", sa.Integer(), nullable=True),
+    )
+    op.create_index("ix_journal_target", "journal", ["agent_id", "target"])
+    op.create_table(
+        "message",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("content", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("utc_offset", sa.Integer(), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=True),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("run_id", sa.String(), nullable=True),
+        sa.Column("inbox_id", sa.Integer(), nullable=True),
+        sa.Column("calls", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("call_id", sa.String(), nullable=True),
+        sa.Column("name", sa.String(), nullable=True),
+        sa.Column("ok", sa.Boolean(), nullable=True),
+        sa.Column("heartbeat", sa.Boolean(), nullable=False),
+        sa.Column("shown", sa.Integer(), nullable=True),
+        sa.Column("provider", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("sources", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("session", sa.String(), nullable=True),
+        sa.Column("external_id", sa.String(), nullable=True),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_message_external", "message", ["agent_id", "external_id"], unique=True)
+    op.create_index("ix_message_inbox_id", "message", ["inbox_id"])
+    op.create_index("ix_message_queue", "message", ["agent_id", "seq"])
+    op.create_index("ix_message_run_id", "message", ["run_id"])
+    op.create_index("ix_message_time", "message", ["agent_id", "created_at"])
+    op.create_table(
+        "model_window",
+        sa.Column("model", sa.String(), primary_key=True),
+        sa.Column("tokens", sa.Integer(), nullable=False),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("passage_id", sa.Integer(), nullable=False),
+        sa.Column("op", sa.String(), nullable=False),
+    )
+    op.create_index("ix_outbox_agent_id", "outbox", ["agent_id"])
+    op.create_table(
+        "passage",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("text_hash", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("about", sa.String(), nullable=True),
+        sa.Column("run_id", sa.String(), nullable=True),
+        sa.Column("message_id", sa.Integer(), nullable=True),
+        sa.Column("call_id", sa.String(), nullable=True),
+        sa.Column("valid_to", sa.String(), nullable=True),
+        sa.Column("embedding", sa.LargeBinary(), nullable=True),
+        sa.Column("fingerprint", sa.String(), nullable=True),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_passage_fingerprint", "passage", ["fingerprint"])
+    op.create_index("ix_passage_hash", "passage", ["agent_id", "text_hash"])
+    op.create_index("ix_passage_time", "passage", ["agent_id", "created_at"])
+    op.create_table(
+        "run",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("trigger", sa.String(), nullable=False),
+        sa.Column("inbox_id", sa.Integer(), nullable=True),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("stop_reason", sa.String(), nullable=True),
+        sa.Column("steps", sa.Integer(), nullable=False),
+        sa.Column("llm_calls", sa.Integer(), nullable=False),
+        sa.Column("spoke", sa.Boolean(), nullable=False),
+        sa.Column("nudged", sa.Boolean(), nullable=False),
+        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
+        sa.Column("completion_tokens", sa.Integer(), nullable=False),
+        sa.Column("cached_tokens", sa.Integer(), nullable=False),
+        sa.Column("cost_usd", sa.Float(), nullable=True),
+        sa.Column("error", sa.String(), nullable=True),
+        sa.Column("ended_at", sa.String(), nullable=True),
+    )
+    op.create_index("ix_run_agent", "run", ["agent_id", "status"])
+    op.create_index("ix_run_inbox_id", "run", ["inbox_id"])
+    op.create_table(
+        "step",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("run_id", sa.String(), nullable=False),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
+        sa.Column("completion_tokens", sa.Integer(), nullable=False),
+        sa.Column("cached_tokens", sa.Integer(), nullable=False),
+        sa.Column("cost_usd", sa.Float(), nullable=True),
+        sa.Column("estimated_tokens", sa.Integer(), nullable=False),
+        sa.Column("expected_cached_tokens", sa.Integer(), nullable=False),
+        sa.Column("cache_note", sa.String(), nullable=False),
+        sa.Column("latency_ms", sa.Integer(), nullable=False),
+        sa.Column("finish_reason", sa.String(), nullable=False),
+        sa.Column("message_id", sa.Integer(), nullable=True),
+        sa.Column("error", sa.String(), nullable=True),
+    )
+    op.create_index("ix_step_agent_id", "step", ["agent_id"])
+    op.create_index("ix_step_run_id", "step", ["run_id"])
+    op.create_table(
+        "summary_entry",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("first_seq", sa.Integer(), nullable=False),
+        sa.Column("last_seq", sa.Integer(), nullable=False),
+        sa.Column("message_ids", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("prose", sa.String(), nullable=True),
+        sa.Column("saving_step", sa.String(), nullable=False),
+        sa.Column("tokens_before", sa.Integer(), nullable=False),
+        sa.Column("tokens_after", sa.Integer(), nullable=False),
+        sa.Column("retired", sa.Boolean(), nullable=False),
+    )
+    op.create_index("ix_summary_agent", "summary_entry", ["agent_id", "retired"])
+    op.create_table(
+        "timer",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("due_at", sa.String(), nullable=False),
+        sa.Column("note", sa.String(), nullable=False),
+        sa.Column("call_id", sa.String(), nullable=True),
+        sa.Column("fired_at", sa.String(), nullable=True),
+    )
+    op.create_index("ix_timer_due", "timer", ["agent_id", "fired_at", "due_at"])
+    home = sa.table("home", sa.column("key", sa.String()), sa.column("value", sa.String()))
+    op.bulk_insert(home, [{"key": "id", "value": uuid.uuid4().hex}, {"key": "salt", "value": secrets.token_hex(16)}])
+    if op.get_bind().dialect.name == "sqlite":
+        _full_text(
+            "message",
+            "content",
+            "{row}.role != 'tool' AND {row}.kind = 'message' OR {row}.role = 'tool' AND {row}.sources IS NULL",
+        )
+        _full_text("passage", "text", "1")
+
+
+def _full_text(name: str, column: str, indexed: str) -> None:
+    """An FTS5 table over `name`.`column` that holds no text of its own, kept in step by triggers.
+
+    Rows for which `indexed` is false are left out: notices, and results that only quote other rows.
+    """
+    op.execute(
+        f"CREATE VIRTUAL TABLE {name}_fts USING fts5(agent_id, {column}, content='{name}', content_rowid='id', "
+        "tokenize='porter unicode61 remove_diacritics 2')"
+    )
+    new = f"INSERT INTO {name}_fts(rowid, agent_id, {column}) VALUES (new.id, new.agent_id, new.{column});"
+    old = (
+        f"INSERT INTO {name}_fts({name}_fts, rowid, agent_id, {column}) "
+        f"VALUES ('delete', old.id, old.agent_id, old.{column});"
+    )
+    when_new, when_old = indexed.format(row="new"), indexed.format(row="old")
+    op.execute(f"CREATE TRIGGER {name}_fts_insert AFTER INSERT ON {name} WHEN {when_new} BEGIN {new} END")
+    op.execute(f"CREATE TRIGGER {name}_fts_delete AFTER DELETE ON {name} WHEN {when_old} BEGIN {old} END")
+    op.execute(
+        f"CREATE TRIGGER {name}_fts_update AFTER UPDATE OF {column} ON {name} WHEN {when_old} BEGIN {old} {new} END"
+    )

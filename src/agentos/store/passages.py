@@ -1,0 +1,169 @@
+"""Archival passages, their vectors, and the outbox of the vector index."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from agentos.messages import Cause, Passage
+from agentos.store.agents import AgentRows
+from agentos.store.rows import table
+from agentos.store.tables import OutboxRow, PassageRow
+
+_passage, _outbox = table(PassageRow), table(OutboxRow)
+_FIELDS = [f for f in Passage.__dataclass_fields__ if f not in ("id", "embedding")]
+_COLUMNS = [_passage.c.id, *(_passage.c[f] for f in _FIELDS)]  # the embedding only where it is asked for
+
+
+class PassageRows(AgentRows):
+    """Statements on archival memory."""
+
+    def add_passage(self, passage: Passage, cause: Cause) -> tuple[Passage, bool]:
+        """Insert, or unite tags with the first valid passage of equal text; (passage, whether it is new)."""
+        digest = _digest(passage.text)
+        query = sa.select(*_COLUMNS).where(
+            _passage.c.agent_id == passage.agent_id,
+            _passage.c.text_hash == digest,
+            _passage.c.text == passage.text,
+            _passage.c.valid_to.is_(None),
+        )
+        row = self.first(query.order_by(_passage.c.id).limit(1))
+        if row is not None:
+            return self._unite_tags(_to_passage(row), passage.tags, cause), False
+        values: dict[str, Any] = {name: getattr(passage, name) for name in _FIELDS}
+        values |= {"tags": list(passage.tags), "text_hash": digest, "embedding": passage.embedding}
+        saved = replace(passage, id=self.insert(PassageRow, **values))
+        self.journal(cause, "passage.insert", saved.ref, after=saved.id, text=saved.text)
+        self.insert(OutboxRow, agent_id=saved.agent_id, passage_id=saved.id, op="upsert")
+        return saved, True
+
+    def _unite_tags(self, passage: Passage, tags: tuple[str, ...], cause: Cause) -> Passage:
+        united = tuple(dict.fromkeys((*passage.tags, *tags)))
+        if united != passage.tags:
+            self.update(PassageRow, passage.id, tags=list(united))
+            self.journal(cause, "passage.tag", passage.ref)
+        return replace(passage, tags=united)
+
+    def end_passage(
+        self,
+        passage_id: int,
+        at: datetime | None,
+        cause: Cause,
+        action: str,
+        *,
+        undo_of: int | None = None,
+        note: str = "",
+    ) -> None:
+        """Set (or with None take back) the end of a passage's validity; only valid ones are found."""
+        self.update(PassageRow, passage_id, valid_to=at)
+        self.journal(cause, action, f"p{passage_id}", note, before=passage_id, after=passage_id, undo_of=undo_of)
+        op = "upsert" if at is None else "delete"
+        self.insert(OutboxRow, agent_id=cause.agent_id, passage_id=passage_id, op=op)
+
+    def passages(self, agent_id: str, ids: Iterable[int]) -> list[Passage]:
+        """The passages with these ids that belong to the agent."""
+        query = sa.select(*_COLUMNS).where(_passage.c.agent_id == agent_id, _passage.c.id.in_(list(ids)))
+        return [_to_passage(row) for row in self.all(query)]
+
+    def recent_passages(self, agent_id: str, limit: int = 50, before_id: int | None = None) -> list[Passage]:
+        """The newest valid passages, newest first."""
+        query = sa.select(*_COLUMNS).where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))
+        if before_id is not None:
+            query = query.where(_passage.c.id < before_id)
+        return [_to_passage(row) for row in self.all(query.order_by(_passage.c.id.desc()).limit(limit))]
+
+    def count_passages(self, agent_id: str) -> int:
+        """How many valid passages the agent has."""
+        query = sa.select(sa.func.count()).select_from(_passage)
+        return int(self.scalar(query.where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))))
+
+    # vectors
+
+    def vectors(
+        self, agent_id: str, fingerprint: str, *, ids: Iterable[int] | None = None, after_id: int = 0, limit: int = -1
+    ) -> list[tuple[int, bytes]]:
+        """(passage id, embedding) of valid passages that this embedder embedded, by id."""
+        query = sa.select(_passage.c.id, _passage.c.embedding).where(
+            _passage.c.agent_id == agent_id,
+            _passage.c.fingerprint == fingerprint,
+            _passage.c.valid_to.is_(None),
+            _passage.c.id > after_id,
+        )
+        if ids is not None:
+            query = query.where(_passage.c.id.in_(list(ids)))
+        if limit >= 0:
+            query = query.limit(limit)
+        return [(row[0], row[1]) for row in self.connection.execute(query.order_by(_passage.c.id))]
+
+    def embedded_ids(self, agent_id: str, fingerprint: str) -> list[int]:
+        """Ids of the agent's valid passages that this embedder embedded."""
+        query = sa.select(_passage.c.id).where(
+            _passage.c.agent_id == agent_id, _passage.c.fingerprint == fingerprint, _passage.c.valid_to.is_(None)
+        )
+        return list(self.connection.execute(query.order_by(_passage.c.id)).scalars())
+
+    def embedded_counts(self, fingerprint: str) -> list[tuple[str, int]]:
+        """(agent id, how many valid passages this embedder embedded)."""
+        query = (
+            sa.select(_passage.c.agent_id, sa.func.count())
+            .where(_passage.c.fingerprint == fingerprint, _passage.c.valid_to.is_(None))
+            .group_by(_passage.c.agent_id)
+        )
+        return [(row[0], row[1]) for row in self.connection.execute(query)]
+
+    def unembedded(self, fingerprint: str, limit: int, after_id: int = 0) -> list[tuple[int, str]]:
+        """(passage id, text) of valid passages without a vector of this embedder, by id."""
+        query = sa.select(_passage.c.id, _passage.c.text).where(
+            sa.or_(_passage.c.fingerprint.is_(None), _passage.c.fingerprint != fingerprint),
+            _passage.c.valid_to.is_(None),
+            _passage.c.id > after_id,
+        )
+        return [(row[0], row[1]) for row in self.connection.execute(query.order_by(_passage.c.id).limit(limit))]
+
+    def save_embeddings(self, fingerprint: str, rows: Sequence[tuple[int, bytes]]) -> None:
+        """Keep vectors with their passages and queue them for the index."""
+        change = (
+            sa.update(_passage)
+            .where(_passage.c.id == sa.bindparam("key"))
+            .values(embedding=sa.bindparam("vector"), fingerprint=fingerprint)
+        )
+        self.connection.execute(change, [{"key": key, "vector": vector} for key, vector in rows])
+
+    # the outbox
+
+    def outbox(self, agent_id: str, limit: int, after_id: int = 0) -> list[tuple[int, str, int, str]]:
+        """The agent's waiting changes, oldest first: (id, agent id, passage id, `upsert` or `delete`); -1 for all."""
+        query = sa.select(_outbox.c.id, _outbox.c.agent_id, _outbox.c.passage_id, _outbox.c.op)
+        query = query.where(_outbox.c.agent_id == agent_id, _outbox.c.id > after_id).order_by(_outbox.c.id)
+        if limit >= 0:
+            query = query.limit(limit)
+        return [(r[0], r[1], r[2], r[3]) for r in self.connection.execute(query)]
+
+    def outbox_agents(self, after_id: int = 0) -> dict[str, int]:
+        """Agents with changes above `after_id`, each with its newest change's id."""
+        query = sa.select(_outbox.c.agent_id, sa.func.max(_outbox.c.id)).where(_outbox.c.id > after_id)
+        return {row[0]: row[1] for row in self.connection.execute(query.group_by(_outbox.c.agent_id))}
+
+    def pending_ids(self, agent_id: str, limit: int = 5000) -> set[int]:
+        """Passages of the agent that the index has not taken in yet."""
+        query = sa.select(_outbox.c.passage_id).where(_outbox.c.agent_id == agent_id).limit(limit)
+        return set(self.connection.execute(query).scalars())
+
+    def outbox_size(self) -> int:
+        """How many changes wait for the index."""
+        return int(self.scalar(sa.select(sa.func.count()).select_from(_outbox)))
+
+    def outbox_done(self, ids: Sequence[int]) -> None:
+        """Forget changes that the index has taken in."""
+        self.connection.execute(sa.delete(_outbox).where(_outbox.c.id.in_(list(ids))))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _to_passage(row: Any) -> Passage:
+    return Passage(**{**row, "tags": tuple(row["tags"])})

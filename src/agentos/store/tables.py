@@ -1,0 +1,296 @@
+"""The tables of the session database. Every text has one home row; other rows refer to it by id."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Column, Index, LargeBinary, String
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """Aware datetimes as ISO 8601 UTC text of fixed width: sorts as text, readable with any tool."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> str | None:
+        """To text."""
+        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: str | None, dialect: Any) -> datetime | None:
+        """From text."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+def _time(nullable: bool = False) -> Any:
+    return Field(default=None, sa_column=Column(UtcTime, nullable=nullable))
+
+
+def _json(nullable: bool = False) -> Any:
+    return Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=nullable))
+
+
+# An id is never given out twice, so that what the journal and old results name stays what it was.
+_NEVER_REUSED = {"sqlite_autoincrement": True}
+
+
+class AgentRow(SQLModel, table=True):
+    """An agent (`agentos.state.AgentRecord`)."""
+
+    __tablename__ = "agent"
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    persona: str
+    created_at: datetime = _time()
+    model: str | None = None
+    system: str | None = None
+    tools: list[str] | None = _json(nullable=True)
+    limits: dict[str, Any] = _json()
+    settings: dict[str, Any] = _json()
+    head_seq: int = 0
+    last_seq: int = 0
+    fill_seq: int = 0
+    snapshot: dict[str, Any] | None = _json(nullable=True)
+    anchor_seq: int = 0
+    anchor_tokens: int = 0
+    token_ratio: float = 1.0
+    last_step_at: datetime | None = _time(nullable=True)
+    version: int = 0
+
+
+class BlockRow(SQLModel, table=True):
+    """A core memory block; its text lives in its versions."""
+
+    __tablename__ = "block"
+    __table_args__ = (_NEVER_REUSED,)
+    id: int | None = Field(default=None, primary_key=True)
+    label: str
+    limit: int
+    description: str = ""
+    read_only: bool = False
+    version_id: int = 0
+
+
+class BlockVersionRow(SQLModel, table=True):
+    """One state of a block's text."""
+
+    __tablename__ = "block_version"
+    __table_args__ = (_NEVER_REUSED,)
+    id: int | None = Field(default=None, primary_key=True)
+    block_id: int = Field(index=True)
+    value: str
+    created_at: datetime = _time()
+    origin: str
+    agent_id: str | None = None
+    run_id: str | None = None
+    message_id: int | None = None
+    call_id: str | None = None
+
+
+class AgentBlockRow(SQLModel, table=True):
+    """Which agents have which blocks in context, and which version each last saw."""
+
+    __tablename__ = "agent_block"
+    agent_id: str = Field(primary_key=True)
+    block_id: int = Field(primary_key=True, index=True)
+    position: int = 0
+    seen_version_id: int = 0
+
+
+class InboxRow(SQLModel, table=True):
+    """Accepted input: one row is one turn to come. `otid` is its idempotency key."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (Index("ix_inbox_otid", "agent_id", "otid", unique=True),)
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str = Field(index=True)
+    created_at: datetime = _time()
+    otid: str | None = None
+    body_hash: str = ""
+    run_id: str | None = None
+
+
+class MessageRow(SQLModel, table=True):
+    """One message (`agentos.messages.Message`)."""
+
+    __tablename__ = "message"
+    __table_args__ = (
+        Index("ix_message_queue", "agent_id", "seq"),
+        Index("ix_message_time", "agent_id", "created_at"),
+        Index("ix_message_external", "agent_id", "external_id", unique=True),
+        _NEVER_REUSED,
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str
+    role: str
+    content: str
+    origin: str
+    created_at: datetime = _time()
+    utc_offset: int = 0
+    seq: int | None = None
+    kind: str = "message"
+    run_id: str | None = Field(default=None, index=True)
+    inbox_id: int | None = Field(default=None, index=True)
+    calls: list[dict[str, Any]] | None = _json(nullable=True)
+    call_id: str | None = None
+    name: str | None = None
+    ok: bool | None = None
+    heartbeat: bool = False
+    shown: int | None = None
+    provider: dict[str, Any] | None = _json(nullable=True)
+    sources: list[str] | None = _json(nullable=True)
+    session: str | None = None
+    external_id: str | None = None
+
+
+class PassageRow(SQLModel, table=True):
+    """One passage of archival memory (`agentos.messages.Passage`)."""
+
+    __tablename__ = "passage"
+    __table_args__ = (
+        Index("ix_passage_time", "agent_id", "created_at"),
+        Index("ix_passage_hash", "agent_id", "text_hash"),
+        Index("ix_passage_fingerprint", "fingerprint"),
+        _NEVER_REUSED,
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str
+    text: str
+    text_hash: str
+    origin: str
+    created_at: datetime = _time()
+    tags: list[str] = _json()
+    about: str | None = None
+    run_id: str | None = None
+    message_id: int | None = None
+    call_id: str | None = None
+    valid_to: datetime | None = _time(nullable=True)
+    embedding: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    fingerprint: str | None = None
+
+
+class RunRow(SQLModel, table=True):
+    """One turn (`agentos.state.RunRecord`)."""
+
+    __tablename__ = "run"
+    __table_args__ = (Index("ix_run_agent", "agent_id", "status"),)
+    id: str = Field(primary_key=True)
+    agent_id: str
+    created_at: datetime = _time()
+    trigger: str
+    inbox_id: int | None = Field(default=None, index=True)
+    status: str = "running"
+    stop_reason: str | None = None
+    steps: int = 0
+    llm_calls: int = 0
+    spoke: bool = False
+    nudged: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float | None = None
+    error: str | None = None
+    ended_at: datetime | None = _time(nullable=True)
+
+
+class StepRow(SQLModel, table=True):
+    """One model call (`agentos.state.StepRecord`)."""
+
+    __tablename__ = "step"
+    id: int | None = Field(default=None, primary_key=True)
+    run_id: str = Field(index=True)
+    agent_id: str = Field(index=True)
+    created_at: datetime = _time()
+    kind: str
+    model: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float | None = None
+    estimated_tokens: int = 0
+    expected_cached_tokens: int = 0
+    cache_note: str = ""
+    latency_ms: int = 0
+    finish_reason: str = ""
+    message_id: int | None = None
+    error: str | None = None
+
+
+class SummaryRow(SQLModel, table=True):
+    """One page-out and its entry in the summary (`agentos.messages.SummaryEntry`)."""
+
+    __tablename__ = "summary_entry"
+    __table_args__ = (Index("ix_summary_agent", "agent_id", "retired"),)
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str
+    created_at: datetime = _time()
+    first_seq: int
+    last_seq: int
+    message_ids: list[int] = _json()
+    text: str
+    prose: str | None = None
+    saving_step: str
+    tokens_before: int
+    tokens_after: int
+    retired: bool = False
+
+
+class TimerRow(SQLModel, table=True):
+    """A wake-up; `fired_at` is set in the commit that enters its notice."""
+
+    __tablename__ = "timer"
+    __table_args__ = (Index("ix_timer_due", "agent_id", "fired_at", "due_at"),)
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str
+    due_at: datetime = _time()
+    note: str
+    call_id: str | None = None
+    fired_at: datetime | None = _time(nullable=True)
+
+
+class OutboxRow(SQLModel, table=True):
+    """A change the vector index has yet to take in."""
+
+    __tablename__ = "outbox"
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str = Field(index=True)
+    passage_id: int
+    op: str
+
+
+class JournalRow(SQLModel, table=True):
+    """Who changed what in memory, when, in which turn, from which message. Ids and hashes only, never text."""
+
+    __tablename__ = "journal"
+    __table_args__ = (Index("ix_journal_target", "agent_id", "target"),)
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str
+    created_at: datetime = _time()
+    actor: str
+    action: str
+    target: str
+    note: str = ""
+    run_id: str | None = None
+    message_id: int | None = None
+    call_id: str | None = None
+    before_id: int | None = None
+    after_id: int | None = None
+    hash: str | None = None
+    undo_of: int | None = None
+
+
+class WindowRow(SQLModel, table=True):
+    """A context window learned from a provider's refusal."""
+
+    __tablename__ = "model_window"
+    model: str = Field(primary_key=True)
+    tokens: int
+
+
+class HomeRow(SQLModel, table=True):
+    """Facts about the home itself: its id and the salt of the journal's hashes."""
+
+    __tablename__ = "home"
+    key: str = Field(primary_key=True)
+    value: str

@@ -1,0 +1,78 @@
+"""The tools one agent has, and how a call of theirs becomes an effect."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from agentos.errors import AgentOSError, ToolError
+from agentos.messages import ToolCall
+from agentos.protocols import Effect, ToolResult, Tx
+from agentos.tools.tool import Tool, ToolContext
+
+
+class Toolset:
+    """An ordered set of tools with unique names."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self.tools = {tool.name: tool for tool in tools}
+        self.schemas: list[dict[str, Any]] = [tool.schema for tool in self.tools.values()]
+
+    def only(self, names: Iterable[str] | None) -> "Toolset":
+        """The tools among `names` (all for None), in this set's order."""
+        wanted = None if names is None else set(names)
+        return Toolset(t for t in self.tools.values() if wanted is None or t.name in wanted)
+
+    def wants_heartbeat(self, call: ToolCall) -> bool:
+        """Whether the call asks for another step, by value or by its tool's default; False when it cannot be read."""
+        tool = self.tools.get(call.name)
+        if tool is None or call.error:
+            return False
+        try:
+            return tool.parse(call.values)[1]
+        except ToolError:
+            return False
+
+    def is_repeatable(self, call: ToolCall) -> bool:
+        """Whether the call may run again after a crash, because it commits with its result or is idempotent."""
+        tool = self.tools.get(call.name)
+        return tool is None or tool.transactional or tool.idempotent or call.error is not None
+
+    async def prepare(self, call: ToolCall, context: ToolContext) -> Effect:
+        """Do what the call asks up to its commit; the effect applies the rest and gives the result.
+
+        Every failure that the model can mend comes back as a result that starts with `error:`.
+        """
+        try:
+            outcome = await self._outcome(call, context)
+        except AgentOSError as error:
+            outcome = ToolResult(f"error: {error}", ok=False)
+        except Exception as error:  # a user's function may raise anything; the model is told, the turn goes on
+            outcome = ToolResult(f"error: {call.name} failed: {type(error).__name__}: {error}", ok=False)
+        if isinstance(outcome, ToolResult):
+            result = outcome
+            return lambda tx: result
+        return _guarded(outcome)
+
+    async def _outcome(self, call: ToolCall, context: ToolContext) -> "ToolResult | Effect":
+        if call.error is not None:
+            raise ToolError(call.error)
+        tool = self.tools.get(call.name)
+        if tool is None:
+            raise ToolError(f"there is no tool {call.name!r}; the tools are: {', '.join(self.tools) or 'none'}")
+        given, _ = tool.parse(call.values)
+        value = await tool.call(context, given)
+        if tool.transactional or isinstance(value, ToolResult):
+            return value  # type: ignore[no-any-return]  # a transactional tool returns an effect or a result
+        return ToolResult(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _guarded(effect: Effect) -> Effect:
+    """An effect whose `ToolError` becomes a result; it is raised before anything was changed."""
+
+    def apply(tx: Tx) -> ToolResult:
+        try:
+            return effect(tx)
+        except ToolError as error:
+            return ToolResult(f"error: {error}", ok=False)
+
+    return apply
