@@ -1,0 +1,1 @@
+"""Language models: each adapter the only importer of its library."""
