@@ -13,9 +13,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would triple import times
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,7 +36,7 @@ class Measure:
     name: str
     what: str
     reach: str
-    run: Callable[[Path], Awaitable[str]]
+    run: Callable[[Path], Coroutine[Any, Any, str]]
 
 
 MEASURES = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentos import Runtime
 from agentos.memory.vectors import to_bytes
-from agentos.messages import Cause, Passage, Reply
+from agentos.messages import Cause, Message, Passage, Reply
 from agentos.protocols import LLMRequest, SearchQuery
 from agentos.testing.llms import FunctionLLM, ScriptedLLM, call, say
 from common import home, p50, percentile, timed
@@ -94,9 +94,7 @@ async def lost(folder: Path) -> str:
             for fact in planted_in_talk:
                 checked += 1
                 hits = await runtime.search(agent_id, SearchQuery(fact, "recall"))
-                by_id = await runtime.store.read(
-                    lambda tx, ids=[int(h.ref[1:]) for h in hits]: tx.messages(agent_id, ids)
-                )
+                by_id = await _messages(runtime, agent_id, [int(hit.ref[1:]) for hit in hits])
                 evicted += not any(fact in m.content for m in by_id)
     return f"{refused}; {evicted} (of {checked} planted)"
 
@@ -131,6 +129,10 @@ class _session:
 
     async def __aexit__(self, *error: object) -> None:
         await self._runtime.__aexit__(*error)
+
+
+async def _messages(runtime: Runtime, agent_id: str, ids: list[int]) -> list[Message]:
+    return await runtime.store.read(lambda tx: tx.messages(agent_id, ids))
 
 
 async def _anywhere(runtime: Runtime, agent_id: str, fact: str) -> bool:

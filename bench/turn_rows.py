@@ -4,10 +4,13 @@ import asyncio
 import json
 import statistics
 import time
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from agentos.llm.litellm import LiteLLM
-from agentos.messages import Reply, Usage
+from agentos.messages import Message, Reply, Usage
 from agentos.protocols import LLMRequest
 from agentos.testing.llms import FunctionLLM, ScriptedLLM, call, say
 from common import fake_server, home, p50, percentile, store_messages, timed
@@ -109,7 +112,7 @@ async def model_calls(folder: Path) -> str:
 
 
 async def commits(folder: Path) -> str:
-    """Every agent saves a step, waits 50 to 150 ms as for a quick model, and saves the next; commits are timed alone."""
+    """Every agent saves a step, waits 50 to 150 ms as for a quick model, and goes on; commits are timed alone."""
     async with home(folder, FunctionLLM(lambda _: REPLY)) as runtime:
         agents = [await runtime.agent(f"a{n}") for n in range(64)]
         turns = [await agent.turn() for agent in agents]
@@ -120,9 +123,7 @@ async def commits(folder: Path) -> str:
             for n in range(30):
                 message = _plain_message(turn.state.agent.id, n)
                 started = time.perf_counter()
-                await turn.commit(
-                    lambda tx, m=message: (tx.add_message(m), tx.update_agent(m.agent_id, last_seq=m.seq))
-                )
+                await turn.commit(partial(_save, message=message))
                 taken.append(1000 * (time.perf_counter() - started))
                 await asyncio.sleep(0.05 + 0.1 * ((place * 31 + n * 17) % 100) / 100)
 
@@ -134,7 +135,7 @@ async def commits(folder: Path) -> str:
         async def once(place: int) -> None:
             message = _plain_message(turns[place].state.agent.id, 99)
             started = time.perf_counter()
-            await turns[place].commit(lambda tx: tx.add_message(message))
+            await turns[place].commit(partial(_save, message=message))
             burst.append(1000 * (time.perf_counter() - started))
 
         for _ in range(10):
@@ -146,9 +147,10 @@ async def commits(folder: Path) -> str:
     )
 
 
-def _plain_message(agent_id: str, n: int):  # type: ignore[no-untyped-def]
-    from datetime import UTC, datetime
+def _save(tx: Any, message: Message) -> None:
+    tx.add_message(message)
+    tx.update_agent(message.agent_id, last_seq=message.seq)
 
-    from agentos.messages import Message
 
+def _plain_message(agent_id: str, n: int) -> Message:
     return Message(0, agent_id, "assistant", f"step {n}", "agent", datetime.now(UTC), seq=n + 1)

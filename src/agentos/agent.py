@@ -20,7 +20,7 @@ from agentos.errors import ConfigError, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Block, Message, Origin, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
-from agentos.state import AgentState, InboxItem, Limits
+from agentos.state import AgentState, InboxItem
 
 _PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
     Begin: begin, Tell: tell, AskModel: ask, RunCall: run_call, PageOut: page_out, End: end,
@@ -35,14 +35,10 @@ class Agent:
     one would not find in the database.
     """
 
-    def __init__(
-        self, agent_id: str, parts: Parts, lock: Callable[[str], AbstractAsyncContextManager[None]],
-        limits: Limits | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, agent_id: str, parts: Parts, lock: Callable[[str], AbstractAsyncContextManager[None]]) -> None:
         self.id = agent_id
         self.parts = parts
         self._lock = lock
-        self._limits = limits
         self._turn: Turn | None = None
 
     async def run(self) -> AsyncGenerator[Event, None]:
@@ -56,13 +52,13 @@ class Agent:
             try:
                 while not isinstance(action := next_action(turn.state, turn.room()), Idle):
                     count = 0 if isinstance(action, Begin) else count
-                    async with aclosing(_PERFORM[type(action)](turn, action)) as events:  # type: ignore[type-var]
+                    async with aclosing(_PERFORM[type(action)](turn, action)) as events:
                         async for event in events:
                             run_id = event.run_id or turn.run.id
                             yield replace(event, run_id=run_id, seq=count)
                             count += 1
                     if turn.stale:
-                        await self._refresh(turn)
+                        await turn.refresh()
             except BaseException:
                 self._turn = None  # what is in memory may be ahead of or behind what is saved
                 raise
@@ -191,17 +187,9 @@ class Agent:
                 return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name)
 
             state, learned = await self.parts.store.read(work)
+            # a model's window may take seconds to find out: not on the event loop
+            await asyncio.to_thread(getattr, self.parts.llm, "context_window")
             self._turn = Turn(self.parts, state, learned)
-            self._apply_limits(self._turn)
         elif self._turn.state.run is None:  # what a running turn holds is its own to renew
-            await self._refresh(self._turn)
+            await self._turn.refresh()
         return self._turn
-
-    async def _refresh(self, turn: Turn) -> None:
-        await turn.refresh()
-        self._apply_limits(turn)
-
-    def _apply_limits(self, turn: Turn) -> None:
-        """Limits handed in for this process win over the saved ones."""
-        if self._limits is not None:
-            turn.state.agent = replace(turn.state.agent, limits=self._limits)

@@ -172,7 +172,10 @@ class Runtime:
             raise UsageError(
                 f"agent {name!r} exists with persona {record.persona!r}; choose another --agent for {persona!r}"
             )
-        return self.attach(record, model)
+        agent = self.attach(record, model)
+        if model is not None and (crowded := (await agent.turn()).crowding((await agent.turn()).state.blocks)):
+            raise UsageError(f"model {model!r} is too small for this agent: {crowded}")
+        return agent
 
     def attach(self, record: AgentRecord, model: str | None = None) -> Agent:
         """The object for an agent's row; the same one each time."""
@@ -183,9 +186,9 @@ class Runtime:
                 store=self.store, llm=llm, tools=self.tools.only(record.tools),
                 memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
                 system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
-                window_tokens=self.settings.context_window,
+                window_tokens=self.settings.context_window, limits=self.limits,
             )  # fmt: skip
-            self._agents[key] = Agent(record.id, parts, self.lock, self.limits)
+            self._agents[key] = Agent(record.id, parts, self.lock)
         return self._agents[key]
 
     async def create_agent(self, name: str, *, persona: str = "assistant") -> AgentRecord:

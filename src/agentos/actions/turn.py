@@ -15,7 +15,7 @@ from agentos.memory import core
 from agentos.messages import Block, Kind, Message, Reply
 from agentos.next_action import Room
 from agentos.protocols import LLM, Clock, Delta, LLMRequest, Store
-from agentos.state import AgentState, InboxItem, RunRecord, Timer
+from agentos.state import AgentState, InboxItem, Limits, RunRecord, Timer
 from agentos.tools.tool import MemoryPort
 from agentos.tools.toolset import Toolset
 
@@ -37,6 +37,8 @@ class Parts:
     cache_ttl_seconds: int = 300
     window_tokens: int | None = None
     """Use at most this much of the model's window."""
+    limits: Limits | None = None
+    """What one turn may spend in this process, in place of the agent's own limits."""
 
 
 class Turn:
@@ -44,7 +46,7 @@ class Turn:
 
     def __init__(self, parts: Parts, state: AgentState, learned_window: int | None = None) -> None:
         self.parts = parts
-        self.state = state
+        self.state = self._limited(state)
         self.counter = TokenCounter(parts.llm.count_tokens)
         self.window = fit_window(parts, learned_window)
         self.keep_share = pager.PAGE_OUT_TO
@@ -118,7 +120,7 @@ class Turn:
 
         async def pump() -> None:
             try:
-                async with aclosing(self.parts.llm.stream(request)) as stream:  # type: ignore[type-var]
+                async with aclosing(self.parts.llm.stream(request)) as stream:
                     async for item in stream:
                         items.put_nowait(item)
                 items.put_nowait(None)
@@ -174,8 +176,14 @@ class Turn:
     async def reload(self) -> None:
         """Read the state anew."""
         agent_id, now = self.state.agent.id, self.parts.clock.now()
-        self.state = await self.parts.store.read(lambda tx: load_state(tx, agent_id, now))
+        self.state = self._limited(await self.parts.store.read(lambda tx: load_state(tx, agent_id, now)))
         self.stale = False
+
+    def _limited(self, state: AgentState) -> AgentState:
+        """The state under the limits of this process."""
+        if self.parts.limits is not None:
+            state.agent = replace(state.agent, limits=self.parts.limits)
+        return state
 
     async def refresh(self) -> None:
         """See what came from elsewhere: waiting input and due timers, and the whole state where it was changed."""

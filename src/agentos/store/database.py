@@ -138,7 +138,12 @@ def _settle(group: list[_Job]) -> None:
         by_loop.setdefault(job.loop, []).append(job)
     for loop, jobs in by_loop.items():
         with suppress(RuntimeError):  # the loop was closed while the commit ran: nobody waits any more
-            loop.call_soon_threadsafe(lambda jobs=jobs: [job.settle() for job in jobs])
+            loop.call_soon_threadsafe(_settle_here, jobs)
+
+
+def _settle_here(jobs: list[_Job]) -> None:
+    for job in jobs:
+        job.settle()
 
 
 def _commit_group(connection: sa.Connection, group: list[_Job]) -> None:
