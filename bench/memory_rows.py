@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from agentos import Runtime
 from agentos.memory.vectors import to_bytes
 from agentos.messages import Cause, Message, Passage, Reply
 from agentos.protocols import LLMRequest, SearchQuery
+from agentos.testing.homes import temporary_runtime
 from agentos.testing.llms import FunctionLLM, ScriptedLLM, call, say
 from common import home, p50, percentile, timed
 
@@ -83,12 +86,12 @@ async def search(folder: Path) -> str:
     return " / ".join(f"{percentile(values, 0.95):.1f}" for values in found) + " ms"
 
 
-async def lost(folder: Path) -> str:
+async def lost(_: Path) -> str:
     """Small windows and small blocks under random sessions: is every planted fact still there?"""
     refused = evicted = checked = 0
     for seed in range(500):
         rng = random.Random(seed)
-        async with _session(rng, folder) as (runtime, agent_id, planted_in_talk, planted_in_writes):
+        async with _session(rng) as (runtime, agent_id, planted_in_talk, planted_in_writes):
             for fact in planted_in_writes:
                 refused += not await _anywhere(runtime, agent_id, fact)
             for fact in planted_in_talk:
@@ -99,36 +102,27 @@ async def lost(folder: Path) -> str:
     return f"{refused}; {evicted} (of {checked} planted)"
 
 
-class _session:
+@asynccontextmanager
+async def _session(rng: random.Random) -> AsyncIterator[tuple[Runtime, str, list[str], list[str]]]:
     """One random session in memory: 12 to 30 turns with facts in the talk and in core writes that may not fit."""
+    talk: list[str] = []
+    writes: list[str] = []
 
-    def __init__(self, rng: random.Random, folder: Path) -> None:
-        self.rng, self.folder = rng, folder
+    def model(request: LLMRequest) -> Reply:
+        if rng.random() < 0.5 and "[summary request]" not in request.messages[-1]["content"]:
+            fact = f"QW-{rng.randrange(10**9)}"
+            writes.append(fact)
+            content = f"code {fact} " + "x" * rng.randrange(1, 900)
+            return say("noted", call("core_memory_append", label="human", content=content))
+        return say("yes " * rng.randrange(1, 120))
 
-    async def __aenter__(self) -> tuple[Runtime, str, list[str], list[str]]:
-        from agentos.testing.homes import temporary_runtime
-
-        rng, talk, writes = self.rng, [], []
-
-        def model(request: LLMRequest) -> Reply:
-            if rng.random() < 0.5 and "[summary request]" not in request.messages[-1]["content"]:
-                fact = f"QW-{rng.randrange(10**9)}"
-                writes.append(fact)
-                content = f"code {fact} " + "x" * rng.randrange(1, 900)
-                return say("noted", call("core_memory_append", label="human", content=content))
-            return say("yes " * rng.randrange(1, 120))
-
-        self._runtime = temporary_runtime(FunctionLLM(model, context_window=rng.choice([4000, 6000, 9000])))
-        runtime = await self._runtime.__aenter__()
+    async with temporary_runtime(FunctionLLM(model, context_window=rng.choice([4000, 6000, 9000]))) as runtime:
         agent = await runtime.agent("bench")
         for _ in range(rng.randrange(12, 30)):
             fact = f"ZX-{rng.randrange(10**9)}"
             talk.append(fact)
             await agent.ask(f"the code is {fact} " + "word " * rng.randrange(1, 300))
-        return runtime, agent.id, talk, writes
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._runtime.__aexit__(*error)
+        yield runtime, agent.id, talk, writes
 
 
 async def _messages(runtime: Runtime, agent_id: str, ids: list[int]) -> list[Message]:

@@ -1,7 +1,6 @@
 """An agent runtime whose agents edit their own bounded memory, page the rest, and never lose a turn."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,14 +54,20 @@ __all__ = [
     "tool",
 ]
 
-try:
-    __version__ = version("agentos-kernel")
-except PackageNotFoundError:  # running from a source tree that was not installed
-    __version__ = "0.0.0"
-
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that `agentos --version` costs nothing."""
+    """Import a public name when it is first asked for, so that `agentos --version` costs next to nothing."""
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'agentos' has no attribute {name!r}")
     return getattr(import_module(f"agentos.{_HOMES[name]}"), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 30 ms that no other import of the package pays
+
+    try:
+        return version("agentos-kernel")
+    except PackageNotFoundError:  # a source tree that was not installed
+        return "0.0.0"

@@ -27,7 +27,7 @@ from agentos.prompts import prompt
 from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
 from agentos.settings import Settings, load_settings
 from agentos.state import AgentRecord, Limits
-from agentos.store.database import Database, sqlite_url
+from agentos.store.database import IN_MEMORY, Database, sqlite_url
 from agentos.store.migrations import migrate
 from agentos.tools.memory import MEMORY_TOOLS
 from agentos.tools.tool import Tool
@@ -94,9 +94,7 @@ class Runtime:
         self.settings = settings or load_settings()
         self.clock = clock or SystemClock()
         self.tools = Toolset([*MEMORY_TOOLS, *tools])
-        self.embedder = embedder or make_embedder(
-            self.settings.embedding, api_base=self.settings.api_base, api_key=self.settings.api_key
-        )
+        self.embedder = embedder or make_embedder(self.settings.embedding)
         self.home = self.settings.home
         self.index = index or self._chroma()
         self.limits = limits
@@ -117,9 +115,12 @@ class Runtime:
     def open(self) -> None:
         """Open the home; `StoreError` says why it cannot be."""
         url = self.settings.database_url or self._sqlite_url()
-        if url not in ("sqlite://", "sqlite:///:memory:"):
-            self.backup = migrate(url)
+        in_memory = url in IN_MEMORY
+        self.backup = None if in_memory else migrate(url)
         self.store = Database(url)
+        if in_memory:  # its one connection is the database
+            with self.store.engine.connect() as connection:
+                migrate(url, connection)
         source = SqlIndexSource(self.store)
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
         self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync))

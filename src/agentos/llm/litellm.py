@@ -89,7 +89,7 @@ class LiteLLM:
 
     async def stream(self, request: LLMRequest) -> AsyncGenerator[Delta | Retry | Reply, None]:
         """The reply to `request`, as it arrives; see `LLM`."""
-        await asyncio.to_thread(_load)
+        await asyncio.to_thread(load_litellm)
         _mute()
         retries: list[Retry] = []
         try:
@@ -161,7 +161,7 @@ class LiteLLM:
         response: Any = None
         try:
             async with asyncio.timeout(self._timeout):
-                response = await _load().acompletion(**arguments)
+                response = await load_litellm().acompletion(**arguments)
             # an OpenAI stream is read without litellm's wrapper: that one doubles the time of a request, makes up
             # usage and a finish reason where none came, and takes a hundred equal chunks for a fault
             raw: Any = getattr(response, "completion_stream", None)
@@ -218,7 +218,7 @@ class LiteLLM:
     @cached_property
     def _route(self) -> tuple[str, str]:
         """(model, provider) as litellm has them."""
-        litellm = _load()
+        litellm = load_litellm()
         model = self.name
         if self._api_base and model.partition("/")[0] not in {str(p.value) for p in litellm.LlmProviders}:
             return model, "openai"
@@ -232,7 +232,7 @@ class LiteLLM:
     def _info(self) -> dict[str, Any]:
         model, provider = self._route
         try:
-            return dict(_load().get_model_info(model, custom_llm_provider=provider, api_base=self._api_base))
+            return dict(load_litellm().get_model_info(model, custom_llm_provider=provider, api_base=self._api_base))
         except Exception:  # it raises a bare Exception for a model it does not know
             return {}
 
@@ -253,7 +253,7 @@ class LiteLLM:
         if self._api_key or not self._is_custom_server:
             return self._api_key
         # a local server needs none, but the client library does
-        return _load().get_secret_str("OPENAI_API_KEY") or "none"
+        return load_litellm().get_secret_str("OPENAI_API_KEY") or "none"
 
     @property
     def _url(self) -> str:
@@ -275,7 +275,7 @@ class LiteLLM:
         reported = getattr(usage, "cost", None)  # OpenRouter says what it charged
         if isinstance(reported, int | float):
             return float(reported)
-        litellm = _load()
+        litellm = load_litellm()
         model, provider = self._route
         known = usage if isinstance(usage, litellm.Usage) else litellm.Usage(**usage.model_dump())
         try:
@@ -305,8 +305,8 @@ async def _unembellished(response: Any) -> AsyncGenerator[Any, None]:
 
 
 @lru_cache
-def _load() -> Any:
-    """litellm, quiet and without its own downloads."""
+def load_litellm() -> Any:
+    """litellm, quiet and without its own downloads and retries."""
     # otherwise its import fetches a price list from the network
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
@@ -314,6 +314,7 @@ def _load() -> Any:
     litellm.suppress_debug_info = True  # it prints advice to the terminal
     litellm.telemetry = False
     litellm.disable_streaming_logging = True
+    litellm.DEFAULT_MAX_RETRIES = 0  # for embeddings it takes `max_retries=0` for "not given" and tries three times
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm

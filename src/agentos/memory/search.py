@@ -97,15 +97,16 @@ class HybridSearch:
         return [key for key, _ in nearest(vectors[0], rows, len(rows))]
 
     async def _nearest_passages(self, agent_id: str, vector: "Vectors", k: int) -> list[tuple[int, float]]:
-        count = await self.store.read(lambda tx: tx.count_passages(agent_id))
-        if count > EXACT_BELOW:
+        fingerprint = self.embedder.fingerprint
+        if await self.store.read(lambda tx: tx.has_more_passages_than(agent_id, EXACT_BELOW)):
             try:
-                # what was deleted a moment ago may still be in the index, so ask for a few more
-                indexed = await self.index.query(agent_id, vector, k + 10)
+                # first what the index lacks, else a row that it takes in meanwhile would be in neither
                 pending = await self.store.read(
-                    lambda tx: tx.vectors(agent_id, self.embedder.fingerprint, ids=tx.pending_ids(agent_id))
+                    lambda tx: tx.vectors(agent_id, fingerprint, ids=tx.pending_ids(agent_id))
                 )
-                return sorted({*indexed, *nearest(vector, pending, k)}, key=lambda hit: -hit[1])
+                # what was deleted a moment ago may still be in the index, so ask for a few more
+                found = dict(await self.index.query(agent_id, vector, k + 10)) | dict(nearest(vector, pending, k))
+                return sorted(found.items(), key=lambda hit: -hit[1])
             except IndexUnavailable:
                 pass
         return await self._scan(agent_id, vector, k)

@@ -137,7 +137,7 @@ class AgentRows(Rows):
         version = self._add_version(block.id, value, cause)
         self.update(BlockRow, block.id, version_id=version)
         self.journal(cause, action, f"b{block.id}", before=block.version_id, after=version, text=value, undo_of=undo_of)
-        if cause.actor == "agent":
+        if cause.actor == "agent" and block.seen_version_id == block.version_id:  # else it has more to be told
             self.mark_seen(cause.agent_id, {block.id: version})
         holders = sa.select(_attached.c.agent_id).where(_attached.c.block_id == block.id)
         for holder in self.connection.execute(holders).scalars().all():

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from agentos.errors import ConfigError, StoreError
 from agentos.store.tx import SqlTx
 
 T = TypeVar("T")
+IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
+"""URLs of databases that live as long as their one connection."""
 _BUSY_SECONDS = 10
 _GROUP = 256
 """Most transactions that share one commit."""
@@ -37,11 +39,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.in_memory = url in ("sqlite://", "sqlite:///:memory:")
+        self.in_memory = url in IN_MEMORY
         self.engine = make_engine(url, in_memory=self.in_memory)
         self._local = threading.local()
         self._connections: list[sa.Connection] = []
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="agentos-read")
         self._writer = threading.Thread(target=self._write_loop, name="agentos-write", daemon=True)
         self._writer.start()
@@ -51,6 +54,7 @@ class Database:
 
         What `work` raises undoes that work alone. Raises `StoreError` when nothing was kept.
         """
+        self._check_open()
         job = _Job(work)
         self._jobs.put(job)
         return job.future
@@ -59,16 +63,24 @@ class Database:
         """Run `work` on a reader; it sees one consistent state, at least as new as the last write awaited."""
         if self.in_memory:  # its one connection belongs to the writer
             return self.write(work)
+        self._check_open()
         return asyncio.wrap_future(self._readers.submit(self._read, work))
 
     async def close(self) -> None:
-        """Finish what waits, then let go of the file."""
+        """Finish what waits, then let go of the file; later calls raise `StoreError`."""
+        if self._closed:
+            return
+        self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._writer.join)
         self._readers.shutdown()
         for connection in self._connections:
             connection.close()
         self.engine.dispose()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the session database is closed; open the home again")
 
     def _read(self, work: Callable[[SqlTx], T]) -> T:
         connection = getattr(self._local, "connection", None)
@@ -156,8 +168,11 @@ def _commit_group(connection: sa.Connection, group: list[_Job]) -> None:
             execute("SAVEPOINT job")
             try:
                 job.value = job.work(tx)
-            except DBAPIError:
-                raise  # a full or damaged disk: nothing of the group is kept
+            except DBAPIError as error:
+                if not isinstance(error, IntegrityError):
+                    raise  # a full or damaged disk: nothing of the group is kept
+                execute("ROLLBACK TO job")
+                job.error = store_error(error, str(connection.engine.url))
             except BaseException as error:
                 execute("ROLLBACK TO job")
                 job.error = error

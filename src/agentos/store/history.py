@@ -154,8 +154,9 @@ class HistoryRows(Rows):
         return None if row is None else _to_run(row)
 
     def unfinished_run(self, agent_id: str) -> RunRecord | None:
-        """The agent's running run; at most one."""
-        row = self.first(sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "running"))
+        """The agent's running run; the newest where a failed one was taken up again beside it."""
+        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "running")
+        row = self.first(query.order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc()).limit(1))
         return None if row is None else _to_run(row)
 
     def runs(self, agent_id: str, limit: int = 50) -> list[RunRecord]:
@@ -175,6 +176,13 @@ class HistoryRows(Rows):
         if run_id:
             query = query.where(_step.c.run_id == run_id)
         return [StepRecord(usage=_pop_usage(values), **values) for values in map(dict, self.all(query))]
+
+    def last_prompt_tokens(self, agent_id: str) -> int:
+        """Prompt tokens of the agent's last conversation step that was answered; 0 before the first."""
+        query = sa.select(_step.c.prompt_tokens).where(
+            _step.c.agent_id == agent_id, _step.c.kind == "conversation", _step.c.error.is_(None)
+        )
+        return int(self.scalar(query.order_by(_step.c.id.desc()).limit(1)) or 0)
 
     def usage(self, agent_id: str) -> Usage:
         """What all model calls of an agent used."""

@@ -10,7 +10,7 @@ from agentos.store.tables import UtcTime
 
 _MESSAGES = """
 SELECT m.id, bm25(message_fts, 0.0, 1.0) AS rank FROM message_fts
-JOIN message m ON m.id = message_fts.rowid
+JOIN message m ON m.id = message_fts.rowid JOIN agent a ON a.id = m.agent_id
 WHERE message_fts MATCH :match AND m.agent_id = :agent_id {filters}
 ORDER BY rank LIMIT :limit
 """
@@ -36,12 +36,13 @@ class LexicalRows(Rows):
         not_run: str | None = None,
         limit: int,
     ) -> list[int]:
-        """Ids of the agent's messages that match, best first; messages of the run `not_run` are left out."""
+        """Ids of the agent's messages that match, best first; messages of the run `not_run` still in context are left out."""
         filters, values = _time_filter("m", start, end)
         filters += " AND m.role IN :roles"
         values["roles"] = list(roles)
         if not_run is not None:
-            filters += " AND (m.run_id IS NULL OR m.run_id != :not_run)"
+            # what was paged out of that run is out of view like any other message
+            filters += " AND (m.run_id IS NULL OR m.run_id != :not_run OR m.seq <= a.head_seq)"
             values["not_run"] = not_run
         query = sa.text(_MESSAGES.format(filters=filters)).bindparams(sa.bindparam("roles", expanding=True))
         return self._ids(query, agent_id, match, limit, values)

@@ -80,6 +80,11 @@ class PassageRows(AgentRows):
         query = sa.select(sa.func.count()).select_from(_passage)
         return int(self.scalar(query.where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))))
 
+    def has_more_passages_than(self, agent_id: str, count: int) -> bool:
+        """The same as comparing the count, without counting them all."""
+        query = sa.select(_passage.c.id).where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))
+        return self.scalar(query.offset(count).limit(1)) is not None
+
     # vectors
 
     def vectors(
