@@ -190,6 +190,7 @@ def _rollback(connection: sa.Connection) -> None:
         connection.exec_driver_sql("ROLLBACK")
     except DBAPIError:
         connection.invalidate()
+        connection.rollback()  # only then does SQLAlchemy connect anew
 
 
 def _fail(group: list[_Job], error: BaseException) -> None:

@@ -66,6 +66,8 @@ class LexicalRows(Rows):
         return self._ids(query, agent_id, match, limit, values)
 
     def _ids(self, query: sa.TextClause, agent_id: str, match: str, limit: int, values: dict[str, Any]) -> list[int]:
+        if not match:
+            return []
         # the agent's own token keeps the match inside one agent's rows however many agents there are
         own = agent_id.rsplit("-", 1)[-1]
         values |= {"agent_id": agent_id, "match": f'agent_id:"{own}" AND ({match})', "limit": limit}

@@ -55,6 +55,7 @@ def _revision(connection: sa.Connection) -> str | None:
 def _upgrade(connection: sa.Connection) -> None:
     from alembic import command  # a tenth of a second that only a changed schema pays
     from alembic.config import Config
+    from alembic.util import CommandError
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a library that turns INFO on must not make us chatty
     config = Config()
@@ -65,8 +66,10 @@ def _upgrade(connection: sa.Connection) -> None:
     try:
         command.upgrade(config, "head")
         connection.exec_driver_sql("COMMIT")
-    except BaseException:
+    except BaseException as error:
         connection.exec_driver_sql("ROLLBACK")
+        if isinstance(error, CommandError):
+            raise StoreError(f"the database cannot be migrated: {error}; install the agentos that made it") from error
         raise
 
 

@@ -1,0 +1,45 @@
+"""The command line: prints and serves events, holds no logic of agents."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import agentos
+from agentos.errors import AgentOSError
+
+
+def main() -> None:
+    """The command `agentos`."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        sys.stdout.write(f"agentos {agentos.__version__}\n")
+        return
+    signal.signal(signal.SIGTERM, _leave_on_signal)
+    # stored text can hold anything, the terminal's encoding perhaps not
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        from agentos.cli.app import app  # typer takes 50 ms, which `--version` need not pay
+
+        app(prog_name="agentos")
+    except AgentOSError as error:
+        from agentos.cli.output import complain
+
+        complain(str(error))
+        sys.exit(error.exit_code)
+    finally:
+        _flush()
+
+
+def _leave_on_signal(number: int, _frame: FrameType | None) -> None:
+    """Unwind as on Ctrl-C: what a turn did is saved, the database is closed in order."""
+    sys.exit(128 + number)
+
+
+def _flush() -> None:
+    """Write what is left; a reader that went away (`| head`) is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

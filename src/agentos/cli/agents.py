@@ -1,0 +1,62 @@
+"""`agentos agents`: list, show, create, delete."""
+
+import sys
+from contextlib import suppress
+
+from agentos.cli import values, views
+from agentos.cli.opening import blocking, existing, open_runtime
+from agentos.cli.output import line, show, show_json
+from agentos.errors import IndexUnavailable, UsageError
+
+
+@blocking
+async def list_agents(as_json: bool) -> None:
+    """All agents."""
+    async with open_runtime() as runtime:
+        found = await runtime.store.read(lambda tx: [values.agent_value(tx, record) for record in tx.agents()])
+    show_json(found) if as_json else show(views.agents(found))
+
+
+@blocking
+async def show_agent(name: str, as_json: bool) -> None:
+    """One agent in full."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        value = await runtime.store.read(lambda tx: values.agent_details(tx, record))
+    show_json(value) if as_json else show(views.agent(value))
+
+
+@blocking
+async def create_agent(name: str, persona: str, model: str | None, as_json: bool) -> None:
+    """A new agent; `model` becomes its own."""
+    async with open_runtime() as runtime:
+        record = await runtime.create_agent(name, persona=persona)
+        if model:
+            await runtime.store.write(lambda tx: tx.update_agent(record.id, model=model))
+        record = await existing(runtime, name)
+        value = await runtime.store.read(lambda tx: values.agent_details(tx, record))
+    show_json(value) if as_json else show(f"created {line(name)}; `agentos chat --agent {line(name)}` talks with it")
+
+
+@blocking
+async def delete_agent(name: str, yes: bool) -> None:
+    """Remove an agent with all it knows, after a question."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        value = await runtime.store.read(lambda tx: values.agent_value(tx, record))
+        what = f"{line(name)} with {value['messages']} messages and {value['passages']} passages"
+        if not yes and not _confirmed(what):
+            show("nothing was deleted")
+            return
+        async with runtime.lock(record.id):
+            await runtime.store.write(lambda tx: tx.delete_agent(record.id))
+        if runtime.settings.chroma_url or (runtime.home / "chroma").exists():
+            with suppress(IndexUnavailable):  # what is left there `agentos reindex` prunes
+                await runtime.index.drop(record.id)
+    show(f"deleted {what}")
+
+
+def _confirmed(what: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"deleting {what} cannot be undone; say --yes")
+    return input(f"Delete {what}? This cannot be undone. [y/N] ").strip().lower() in ("y", "yes")

@@ -1,0 +1,235 @@
+"""The commands and their options; what each does is imported when it is called."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+import agentos
+
+app = typer.Typer(
+    name="agentos", help="Agents that remember: they edit their own bounded memory and never lose a turn.",
+    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
+)  # fmt: skip
+agents_app = typer.Typer(help="Manage agents.", no_args_is_help=True, rich_markup_mode=None)
+memory_app = typer.Typer(help="Look into and correct what an agent knows.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(agents_app, name="agents")
+app.add_typer(memory_app, name="memory")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.", show_default=False)]
+Persona = Annotated[str | None, typer.Option(metavar="NAME", help="The persona of a new agent.", show_default=False)]
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME", help="offline, or any litellm model name.", show_default=False)
+]
+
+
+class OutputFormat(StrEnum):
+    """How one-shot and pipe mode print turns."""
+
+    TEXT = "text"
+    JSON = "json"
+    STREAM_JSON = "stream-json"
+
+
+class Place(StrEnum):
+    """Where `memory search` looks."""
+
+    RECALL = "recall"
+    ARCHIVAL = "archival"
+    ALL = "all"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agentos {agentos.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def chat(
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Talk with this agent (`default`); made on first use.")
+    ] = None,
+    persona: Persona = None,
+    model: Model = None,
+    resume: Annotated[bool, typer.Option("--continue", "-c", help="Talk with the agent used last.")] = False,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="One turn and exit; piped text is appended.")
+    ] = None,
+    output_format: Annotated[
+        OutputFormat, typer.Option(help="How to print turns with -p or piped input.")
+    ] = OutputFormat.TEXT,
+    max_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Model calls a turn may take.")] = None,
+) -> None:
+    """Chat with an agent; piped input without -p is one turn a line."""
+    from agentos.cli.opening import Chosen
+
+    chosen = Chosen(agent, persona, model, resume, max_steps)
+    talking = prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    if talking and output_format != OutputFormat.TEXT:
+        raise typer.BadParameter("it needs -p TEXT or piped input", param_hint="--output-format")
+    if talking:
+        from agentos.cli.chat import chat as converse
+
+        converse(chosen)
+    else:
+        from agentos.cli.oneshot import answer
+
+        raise typer.Exit(answer(chosen, prompt, output_format.value))
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What is configured, what is reachable, is the index sound; each finding with its remedy."""
+    from agentos.cli import doctor as commands
+
+    raise typer.Exit(commands.doctor(json))
+
+
+@app.command()
+def reindex(
+    fresh: Annotated[bool, typer.Option("--fresh", help="Build everything anew, also what is in order.")] = False,
+) -> None:
+    """Rebuild the vector index from the database; interrupted and called again, it goes on."""
+    from agentos.cli import doctor as commands
+
+    raise typer.Exit(commands.reindex(fresh))
+
+
+@agents_app.command("list")
+def agents_list(json: Json = False) -> None:
+    """All agents."""
+    from agentos.cli import agents
+
+    agents.list_agents(json)
+
+
+@agents_app.command("show")
+def agents_show(agent: AgentName, json: Json = False) -> None:
+    """One agent in full."""
+    from agentos.cli import agents
+
+    agents.show_agent(agent, json)
+
+
+@agents_app.command("create")
+def agents_create(agent: AgentName, persona: Persona = "assistant", model: Model = None, json: Json = False) -> None:
+    """A new agent; --model becomes its own."""
+    from agentos.cli import agents
+
+    agents.create_agent(agent, persona or "assistant", model, json)
+
+
+@agents_app.command("delete")
+def agents_delete(
+    agent: AgentName, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> None:
+    """Remove an agent with all it knows."""
+    from agentos.cli import agents
+
+    agents.delete_agent(agent, yes)
+
+
+@memory_app.command("show")
+def memory_show(
+    agent: AgentName,
+    block: Annotated[str | None, typer.Argument(metavar="BLOCK", help="One block's label.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Core memory: the blocks with their sizes and limits."""
+    from agentos.cli import memory
+
+    memory.show_memory(agent, block, json)
+
+
+@memory_app.command("search")
+def memory_search(
+    agent: AgentName,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.", show_default=False)],
+    place: Annotated[Place, typer.Option("--in", help="Where to look.")] = Place.ALL,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Hits of each place.")] = 10,
+    json: Json = False,
+) -> None:
+    """Search archival memory and past messages."""
+    from agentos.cli import memory
+
+    memory.search(agent, query, place.value, limit, json)
+
+
+@memory_app.command("edit")
+def memory_edit(
+    agent: AgentName,
+    block: Annotated[str, typer.Argument(metavar="BLOCK", help="The block's label.", show_default=False)],
+    value: Annotated[str | None, typer.Option(metavar="TEXT", help="The new text.", show_default=False)] = None,
+    file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Take the new text from a file; - is stdin.", show_default=False)
+    ] = None,
+) -> None:
+    """Rewrite a block; without --value or --file your editor opens."""
+    from agentos.cli import memory
+
+    memory.edit(agent, block, value, file)
+
+
+@memory_app.command("history")
+def memory_history(
+    agent: AgentName,
+    block: Annotated[
+        str | None, typer.Argument(metavar="BLOCK", help="Only this block, or passage pN.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Newest events.")] = 50,
+    json: Json = False,
+) -> None:
+    """Who changed what, when and from which message; newest first."""
+    from agentos.cli import memory
+
+    memory.history(agent, block, limit, json)
+
+
+@memory_app.command("undo")
+def memory_undo(
+    agent: AgentName,
+    event: Annotated[
+        int | None, typer.Argument(metavar="EVENT", help="An event's number from `history`.", show_default=False)
+    ] = None,
+) -> None:
+    """Take back the last memory event, or the one named."""
+    from agentos.cli import memory
+
+    memory.undo(agent, event)
+
+
+@memory_app.command("why")
+def memory_why(
+    agent: AgentName,
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A block's label, a passage pN, or words.", show_default=False)
+    ],
+    json: Json = False,
+) -> None:
+    """Where a memory came from, back to the words that were said."""
+    from agentos.cli import memory
+
+    memory.why(agent, what, json)
+
+
+@memory_app.command("import")
+def memory_import(
+    agent: AgentName,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines; - is stdin.", show_default=False)],
+) -> None:
+    """Take in an existing conversation as past messages; the same file again adds nothing."""
+    from agentos.cli import memory
+
+    memory.import_file(agent, file)

@@ -1,0 +1,232 @@
+"""The interactive chat."""
+
+import asyncio
+import re
+import sys
+import termios
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, nullcontext, suppress
+from typing import Any
+
+from prompt_toolkit.patch_stdout import patch_stdout
+from rich.text import Text
+
+from agentos.agent import Agent
+from agentos.cli import slash, values, views
+from agentos.cli.oneshot import cancelling
+from agentos.cli.opening import Chosen, blocking, chosen_agent, existing, open_runtime
+from agentos.cli.output import make_console, safe
+from agentos.cli.prompt import make_session
+from agentos.cli.turn_view import TurnView
+from agentos.errors import AgentOSError
+from agentos.events import Event, TurnEnded
+from agentos.messages import Usage
+from agentos.runtime import Runtime
+from agentos.settings import PROVIDER_KEYS
+from agentos.state import AgentRecord
+
+_POLL_SECONDS = 1.0
+_AFTER_ERROR_SECONDS = 60.0
+_SETTLE_SECONDS = 3.0
+"""How long after a turn the vector index begins to catch up."""
+_COMMAND = re.compile(r"/[a-z]*(\s|$)")
+
+
+@blocking
+async def chat(chosen: Chosen) -> None:
+    """A chat until the user leaves."""
+    async with open_runtime(chosen.max_steps) as runtime:
+        first = not await runtime.store.read(lambda tx: tx.agents())
+        name, agent = await chosen_agent(runtime, chosen)
+        session = Chat(runtime, name, agent, chosen.model)
+        if first:
+            session.introduce()
+        await session.talk()
+
+
+class Chat:
+    """One person at one terminal, talking with one agent at a time."""
+
+    def __init__(self, runtime: Runtime, name: str, agent: Agent, model: str | None) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.agent = agent
+        self.model = model
+        """The model asked for in this chat; None: the agent's own or the home's."""
+        self.console = make_console()
+        self.used = Usage()
+        """What the turns of this chat used."""
+        self._status = ""
+        self._choices: dict[str, list[str]] = {}
+        commands = {name: command.about for name, command in slash.COMMANDS.items()}
+        self._session = make_session(runtime.home / "chat_history", commands, self._choices, lambda: self._status)
+        self._busy = asyncio.Lock()
+        """Held while a turn prints."""
+        self._turn_ended_at = time.monotonic()
+        self._interrupted = False
+        """Whether Ctrl-C was the last thing the user did: a second one leaves."""
+        self._unsettled = True
+        """Whether the vector index may lag behind."""
+
+    def introduce(self) -> None:
+        """Three lines for the first start: which model answers, how to change it, where the data is."""
+        model = self.agent.parts.llm.name
+        why = "as you asked" if self.model else self.runtime.model_source or "as its persona says"
+        what = ": no weights, it keeps what you tell it and quotes it" if model == "offline" else ""
+        self.console.print(Text.assemble((safe(model), "name"), f" answers ({safe(why)}){what}."))
+        self.console.print(
+            "Another one: agentos chat --model NAME, or a provider's key such as OPENAI_API_KEY, or Ollama."
+        )
+        self.console.print(Text(f"All data stays in {safe(self.runtime.home)}.\n"))
+
+    async def talk(self) -> None:
+        """Read lines and answer until the user leaves."""
+        await self.greet()
+        helpers = [asyncio.create_task(self.refresh()), asyncio.create_task(self._watch())]
+        try:
+            if await self.runtime.store.read(self._is_due):
+                await self._try_turn(self.agent.run())
+            with suppress(slash.Leave):
+                await self._read_lines()
+        finally:
+            await _stopped(*helpers)
+
+    async def greet(self) -> None:
+        """Who answers, and since when."""
+        record = await self.record()
+        last = f", last used {views.when(values.local(record.last_step_at))}" if record.last_step_at else ""
+        about = f"  {safe(self.agent.parts.llm.name)}{last}  /help lists the commands"
+        self.console.print(Text.assemble((safe(self.name), "name"), (about, "quiet")))
+        if self.agent.parts.llm.name == "offline":  # any other model takes seconds to load
+            await self.refresh()
+
+    async def record(self) -> AgentRecord:
+        """The agent's row."""
+        return await existing(self.runtime, self.name)
+
+    async def switch(self, name: str) -> None:
+        """Talk with another agent."""
+        self.agent, self.name = await self.runtime.agent(name, model=self.model), name
+
+    async def refresh(self) -> None:
+        """Measure anew what the status line and the completion show."""
+        try:
+            await asyncio.to_thread(lambda: self.agent.parts.llm.context_window)  # may load a library
+        except AgentOSError:  # the next turn tells what is wrong with the model
+            self._status = f"{self.name} · {self.agent.parts.llm.name}"
+            return
+        turn = await self.agent.turn()
+        names = await self.runtime.store.read(lambda tx: [record.name for record in tx.agents()])
+        self._choices |= {
+            "/memory": [block.label for block in turn.state.blocks],
+            "/resume": names,
+            "/model": ["offline", *PROVIDER_KEYS.values()],
+        }
+        tokens = self.used.prompt_tokens + self.used.completion_tokens
+        parts = [self.name, turn.parts.llm.name, f"context {values.fill_percent(turn)} %"]
+        parts += [f"{views.number(tokens)} tokens"] + ([views.cost(self.used.cost_usd)] if self.used.cost_usd else [])
+        self._status = " · ".join(parts)
+        self._session.app.invalidate()
+
+    # the line and what comes of it
+
+    async def _read_lines(self) -> None:
+        while True:
+            try:
+                with patch_stdout(raw=True):
+                    text = await self._session.prompt_async()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if self._interrupted:
+                    return
+                self._interrupted = True
+                self.console.print(Text("Ctrl-C again, or Ctrl-D, leaves", style="quiet"))
+                continue
+            self._interrupted = False
+            await self._answer(text)
+
+    async def _answer(self, text: str) -> None:
+        if not _COMMAND.match(text):
+            await self._try_turn(self.agent.send(text))
+            return
+        try:
+            await slash.dispatch(self, text.rstrip())
+        except AgentOSError as error:
+            self._complain(error)
+        self.console.print()
+        await self.refresh()
+
+    async def _try_turn(self, events: AsyncGenerator[Event, None], *, alone: bool = True) -> bool:
+        """Show a turn, or the sentence that says why there is none; whether there was one."""
+        try:
+            await self._turn(events, alone=alone)
+        except AgentOSError as error:
+            self._complain(error)
+            return False
+        return True
+
+    async def _turn(self, events: AsyncGenerator[Event, None], *, alone: bool = True) -> None:
+        """Show a turn. `alone`: no line is being written meanwhile, so keys and screen are the turn's."""
+        async with self._busy:
+            if alone:
+                self.console.print()
+            guard = _turn_keys(self.agent) if alone else nullcontext()
+            with guard, TurnView(self.console, live=alone) as view:
+                async with aclosing(events) as stream:
+                    async for event in stream:
+                        view.event(event)
+                        if isinstance(event, TurnEnded):
+                            self.used += event.result.usage
+                            self._interrupted = event.result.stop_reason == "cancelled"
+            self.console.print()
+        self._turn_ended_at, self._unsettled = time.monotonic(), True
+        await self.refresh()
+
+    def _complain(self, error: AgentOSError) -> None:
+        self.console.print(Text(f"✗ {safe(error)}", style="bad"))
+
+    # what goes on beside it
+
+    def _is_due(self, tx: Any) -> bool:
+        """Whether there is anything to do before the user says a word."""
+        return self._has_news(tx) or tx.unfinished_run(self.agent.id) is not None
+
+    def _has_news(self, tx: Any) -> bool:
+        now = self.runtime.clock.now()
+        return bool(tx.timers(self.agent.id, due_by=now)) or tx.waiting(self.agent.id) is not None
+
+    async def _watch(self) -> None:
+        """While the user thinks: run timers that are due, printed above the line, and let the index catch up."""
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            if self._busy.locked():
+                continue
+            if await self.runtime.store.read(self._has_news):
+                if not await self._try_turn(self.agent.run(), alone=False):
+                    await asyncio.sleep(_AFTER_ERROR_SECONDS)
+            elif self._unsettled and time.monotonic() - self._turn_ended_at > _SETTLE_SECONDS:
+                self._unsettled = False
+                if await self.runtime.store.read(lambda tx: tx.outbox_size()):
+                    await self.runtime.sync.drain()
+
+
+@contextmanager
+def _turn_keys(agent: Agent) -> Iterator[None]:
+    """During a turn Ctrl-C cancels it, and what is typed is not echoed into the reply."""
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(keyboard, termios.TCSADRAIN, silent)
+    try:
+        with cancelling(agent):
+            yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+async def _stopped(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

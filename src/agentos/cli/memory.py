@@ -1,0 +1,135 @@
+"""`agentos memory`: look into and correct what an agent knows."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from agentos import curate
+from agentos.cli import values, views
+from agentos.cli.opening import blocking, existing, open_runtime
+from agentos.cli.output import line, show, show_json
+from agentos.errors import UsageError
+from agentos.memory import core
+from agentos.protocols import Hit, SearchQuery
+
+Scope = Literal["recall", "archival", "all"]
+
+
+@blocking
+async def show_memory(name: str, label: str | None, as_json: bool) -> None:
+    """Core memory, or one block."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        value = await runtime.store.read(lambda tx: values.memory_value(tx, record, label))
+    show_json(value) if as_json else show(views.memory(value))
+
+
+@blocking
+async def search(name: str, query: str, scope: Scope, limit: int, as_json: bool) -> None:
+    """Search archival memory, past messages, or both."""
+    if not query.strip():
+        raise UsageError("the query is empty; say what to look for")
+    found: dict[str, list[values.Json]] = {}
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        places: tuple[Literal["archival", "recall"], ...] = ("archival", "recall") if scope == "all" else (scope,)
+        for place in places:
+            hits: list[Hit] = await runtime.search(record.id, SearchQuery(query, place, limit=limit))
+            found[place] = [values.hit_value(hit) for hit in hits]
+    if as_json:
+        show_json([{"in": place, **hit} for place, hits in found.items() for hit in hits])
+        return
+    for title, hits_shown in found.items():
+        show(views.hits(hits_shown, f"{title} memory"))
+
+
+@blocking
+async def history(name: str, label: str | None, limit: int, as_json: bool) -> None:
+    """The journal."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        value = await runtime.store.read(lambda tx: values.history_value(tx, record.id, limit, label))
+    show_json(value) if as_json else show(views.history(value))
+
+
+@blocking
+async def why(name: str, what: str, as_json: bool) -> None:
+    """Where a memory came from."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        found = [values.chain_value(chain) for chain in await curate.why(runtime.store, record.id, what)]
+    show_json(found) if as_json else show(views.chains(found))
+
+
+@blocking
+async def undo(name: str, event_id: int | None) -> None:
+    """Take back one memory event."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        undone = await curate.undo(runtime.store, runtime.clock, record.id, event_id)
+    show(f"took back event {undone.event_id} ({undone.action})")
+    show(views.diff(core.changed_lines(undone.before, undone.after)))
+
+
+@blocking
+async def import_file(name: str, file: str) -> None:
+    """Past messages from a file of JSON lines; the agent is made on first use."""
+    lines = _read_file(file).split("\n")  # JSON may hold other line separators
+    async with open_runtime() as runtime:
+        record = await runtime.store.read(lambda tx: tx.agent_named(name)) or await runtime.create_agent(name)
+        done = await curate.import_conversation(runtime.store, runtime.clock, record.id, lines)
+    show(f"imported {done.added} messages into {line(name)}; {done.known} were known already")
+
+
+@blocking
+async def edit(name: str, label: str, value: str | None, file: str | None) -> None:
+    """Rewrite a block as a person; refused when it changed while it was edited."""
+    if value is not None and file is not None:
+        raise UsageError("--value and --file both give the text; leave one out")
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        agent = runtime.attach(record)
+        block = core.find_block(await runtime.store.read(lambda tx: tx.blocks(record.id)), label)
+        if file is not None:
+            value = _read_file(file).removesuffix("\n")
+        elif value is None:
+            value = _edited(block.value, label)
+        turn = await agent.turn()
+        before, after = await curate.edit_block(runtime.store, turn, label, value, expected=block.version_id)
+    if before.value == after.value:
+        show("nothing was changed")
+        return
+    show(f"{line(label)}: {len(after.value)} of {after.limit} characters; the agent is told at its next step")
+    show(views.diff(core.changed_lines(before.value, after.value)))
+
+
+def _read_file(file: str) -> str:
+    """The text of a file, or of stdin for `-`."""
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}; give a file of yours") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8 at byte {error.start}; convert it first") from None
+
+
+def _edited(text: str, label: str) -> str:
+    """`text` after the user's editor had it."""
+    if not sys.stdin.isatty():
+        raise UsageError("without a terminal, give the new text with --value or --file")
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{label}.txt"
+        path.write_text(text, "utf-8")
+        try:
+            done = subprocess.run([*shlex.split(editor), str(path)], check=False)
+        except OSError as error:
+            raise UsageError(f"the editor {editor!r} cannot be started: {error.strerror}; set EDITOR") from None
+        if done.returncode:
+            raise UsageError(f"the editor {editor!r} ended with {done.returncode}; nothing was changed")
+        return path.read_text("utf-8").removesuffix("\n")

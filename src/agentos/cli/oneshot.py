@@ -1,0 +1,139 @@
+"""Without a terminal to talk at: one prompt (`-p`), or a turn for each line of stdin."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import Literal
+
+from agentos.agent import Agent
+from agentos.cli.opening import Chosen, blocking, chosen_agent, open_runtime
+from agentos.cli.output import as_json, complain, safe
+from agentos.errors import UsageError
+from agentos.events import Event, TextDelta, TurnEnded
+from agentos.state import InboxItem
+
+Format = Literal["text", "json", "stream-json"]
+_EXIT_CODES = {"llm_error": 4, "max_steps": 5, "budget": 5, "loop": 5, "cancelled": 130}
+
+
+@blocking
+async def answer(chosen: Chosen, prompt: str | None, form: Format) -> int:
+    """Run the turn or turns; returns the exit code: that of the first turn that did not end well."""
+    if prompt is not None:
+        prompt = "\n".join(filter(None, [prompt, _piped()]))
+        if not prompt.strip():
+            raise UsageError("the prompt is empty; write something behind -p or pipe it in")
+    async with open_runtime(chosen.max_steps) as runtime:
+        _, agent = await chosen_agent(runtime, chosen)
+        code = 0
+        for text in _lines() if prompt is None else [prompt]:
+            ended = await _turn(agent, text, form)
+            code = code or ended
+        return code
+
+
+def _piped() -> str:
+    """All of stdin, when something is piped in."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def _lines() -> Iterator[str]:
+    """The lines of stdin that say something, as they come."""
+    while raw := sys.stdin.buffer.readline():
+        if text := raw.decode("utf-8", "replace").strip():
+            yield text
+
+
+async def _turn(agent: Agent, text: str, form: Format) -> int:
+    """One turn, and whatever was due before it."""
+    item = await agent.accept([text])
+    printer = _Printer(form)
+    asked: TurnEnded | None = None
+    with cancelling(agent):
+        async with aclosing(agent.run()) as events:
+            async for event in events:
+                # the turn that was asked for prints its result last
+                if isinstance(event, TurnEnded) and await _is_asked(agent, item, event):
+                    asked = event
+                else:
+                    printer.event(event)
+        if asked is None and (result := await agent.result(item)) is not None:  # another process ran it
+            asked = TurnEnded(result, run_id=result.run_id)
+    assert asked is not None, "a turn that was run has a result"
+    printer.end(asked)
+    if asked.result.stop_reason == "cancelled":
+        complain("cancelled; what was saved stays")
+    elif asked.result.error:
+        complain(asked.result.error)
+    return _EXIT_CODES.get(asked.result.stop_reason, 0)
+
+
+async def _is_asked(agent: Agent, item: InboxItem, ended: TurnEnded) -> bool:
+    result = await agent.result(item)
+    return result is not None and result.run_id == ended.result.run_id
+
+
+@contextmanager
+def cancelling(agent: Agent) -> Iterator[None]:
+    """Ctrl-C cancels the turn and keeps what was saved; a second one leaves."""
+    loop, times = asyncio.get_running_loop(), 0
+    task = asyncio.current_task()
+
+    def interrupt() -> None:
+        nonlocal times
+        times += 1
+        agent.cancel()
+        if times > 1 and task is not None:
+            task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if times > 1:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+class _Printer:
+    """Writes a turn in one of the three formats."""
+
+    def __init__(self, form: Format) -> None:
+        self._form = form
+        self._streams = form == "text" and sys.stdout.isatty()
+        self._open = False
+        """Whether the last line of streamed text has no end yet."""
+
+    def event(self, event: Event) -> None:
+        """What happens before the result."""
+        if self._form == "stream-json":
+            _write(as_json(event.as_json()))
+        elif self._streams and isinstance(event, TextDelta):
+            sys.stdout.write(safe(event.text))
+            sys.stdout.flush()
+            self._open = True
+        elif self._open:
+            _write("\n")
+            self._open = False
+
+    def end(self, ended: TurnEnded) -> None:
+        """The result of the turn that was asked for."""
+        if self._form == "stream-json":
+            _write(as_json(ended.as_json()))
+        elif self._form == "json":
+            _write(as_json(ended.result.as_json()))
+        elif self._open:
+            _write("")
+        elif not self._streams and ended.result.reply:
+            _write(safe(ended.result.reply))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,74 @@
+"""How commands open the home and find agents."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from agentos.agent import Agent
+from agentos.errors import UsageError
+from agentos.runtime import Runtime
+from agentos.settings import load_settings
+from agentos.state import AgentRecord, Limits
+
+P = ParamSpec("P")
+T = TypeVar("T")
+DEFAULT_AGENT = "default"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the options of `agentos chat` say."""
+
+    agent: str | None = None
+    persona: str | None = None
+    model: str | None = None
+    resume: bool = False
+    """Take the agent used last."""
+    max_steps: int | None = None
+
+
+def blocking(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A command's coroutine function as a plain one, with an event loop of its own."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return asyncio.run(command(*args, **kwargs))
+
+    return run
+
+
+@asynccontextmanager
+async def open_runtime(max_steps: int | None = None) -> AsyncIterator[Runtime]:
+    """The home of the settings in force."""
+    settings = load_settings()
+    limits = None
+    if max_steps is not None:
+        limits = Limits(max_steps, settings.max_turn_tokens, settings.max_turn_cost_usd)
+    async with Runtime(settings, limits=limits) as runtime:
+        yield runtime
+
+
+async def existing(runtime: Runtime, name: str) -> AgentRecord:
+    """The agent called `name`; `UsageError` when there is none."""
+    record = await runtime.store.read(lambda tx: tx.agent_named(name))
+    if record is None:
+        raise UsageError(f"there is no agent {name!r}; `agentos agents list` shows all")
+    return record
+
+
+async def chosen_agent(runtime: Runtime, chosen: Chosen) -> tuple[str, Agent]:
+    """(name, agent) that a chat talks with, made on first use."""
+    name = chosen.agent or DEFAULT_AGENT
+    if chosen.resume:
+        if chosen.agent:
+            raise UsageError("--continue takes the agent used last; leave out --agent, or --continue")
+        name = await _used_last(runtime) or DEFAULT_AGENT
+    return name, await runtime.agent(name, persona=chosen.persona, model=chosen.model)
+
+
+async def _used_last(runtime: Runtime) -> str | None:
+    agents = await runtime.store.read(lambda tx: tx.agents())
+    return max(agents, key=lambda a: a.last_step_at or a.created_at).name if agents else None

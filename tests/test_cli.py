@@ -1,0 +1,311 @@
+"""The command line, run as its users run it: in processes of its own, over a home of its own."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentos
+from agentos.cli.blocks import BlockCutter
+from agentos.cli.output import as_json, line, safe
+from agentos.testing.fake_openai import Body, FakeOpenAI, FakeReply, call
+
+COMMAND = [sys.executable, "-m", "agentos"]
+
+
+class Cli:
+    """`agentos` over one home; without `env` the offline model answers."""
+
+    def __init__(self, home: Path, **env: str) -> None:
+        self.home = home
+        self.env = {**os.environ, "AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline", **env}
+
+    def __call__(
+        self, *args: str, stdin: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *args], input=stdin, env={**self.env, **(env or {})}, cwd=self.home.parent, check=False,
+            capture_output=True, encoding="utf-8", timeout=120,
+        )  # fmt: skip
+
+    def ok(self, *args: str, stdin: str = "") -> str:
+        done = self(*args, stdin=stdin)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    def json(self, *args: str, stdin: str = "") -> Any:
+        return json.loads(self.ok(*args, "--json", stdin=stdin))
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "home")
+
+
+def in_parallel(cli: Cli, commands: Sequence[Sequence[str]]) -> Iterator[subprocess.CompletedProcess[str]]:
+    with ThreadPoolExecutor(2) as pool:
+        yield from pool.map(lambda command: cli(*command), commands)
+
+
+def test_version_and_help_need_no_home(cli: Cli) -> None:
+    version, whole, chat, none = in_parallel(cli, [["--version"], ["--help"], ["chat", "--help"], []])
+    assert version.stdout == f"agentos {agentos.__version__}\n"
+    for name in ("chat", "agents", "memory", "doctor", "reindex"):
+        assert f"\n  {name} " in whole.stdout
+    for option in ("--agent", "--persona", "--model", "--continue", "--prompt", "--output-format", "--max-steps"):
+        assert option in chat.stdout
+    assert "Usage:" in none.stdout + none.stderr
+    assert not cli.home.exists()
+
+
+BAD_INPUT = [
+    # arguments, exit code, what the sentence says
+    (["nonsense"], 2, "nonsense"),
+    (["chat", "--max-steps", "0", "-p", "hi"], 2, "--max-steps"),
+    (["chat", "--output-format", "xml", "-p", "hi"], 2, "xml"),
+    (["chat", "-p", "  "], 2, "the prompt is empty"),
+    (["chat", "-c", "--agent", "ada", "-p", "hi"], 2, "leave out --agent"),
+    (["chat", "--agent", "a/b", "-p", "hi"], 2, "cannot be named"),
+    (["chat", "--agent", "new", "--persona", "nobody", "-p", "hi"], 3, "there is no persona 'nobody'"),
+    (["agents", "show", "nobody"], 2, "there is no agent 'nobody'"),
+    (["agents", "delete", "ada"], 2, "say --yes"),
+    (["agents", "create", "ada"], 2, "exists already"),
+    (["memory", "show", "ada", "nope"], 1, "the blocks are: persona"),
+    (["memory", "search", "ada", " "], 2, "the query is empty"),
+    (["memory", "search", "ada", "x", "--in", "nowhere"], 2, "nowhere"),
+    (["memory", "edit", "ada", "human"], 2, "--value or --file"),
+    (["memory", "edit", "ada", "human", "--file", "missing.txt"], 2, "missing.txt cannot be read"),
+    (["memory", "edit", "ada", "human", "--value", "x" * 5000], 1, "4000"),
+    (["memory", "undo", "ada", "12345"], 2, "no event 12345"),
+    (["memory", "import", "ada", "missing.jsonl"], 2, "missing.jsonl cannot be read"),
+]
+
+
+def test_bad_input_is_one_sentence_and_an_exit_code(cli: Cli) -> None:
+    cli.ok("agents", "create", "ada")
+    for (args, code, sentence), done in zip(BAD_INPUT, in_parallel(cli, [row[0] for row in BAD_INPUT]), strict=True):
+        assert done.returncode == code, (args, done)
+        assert sentence in done.stderr, (args, done)
+        assert "Traceback" not in done.stderr, (args, done)
+        assert done.stdout == "", (args, done)
+
+
+def test_settings_that_cannot_be_used(cli: Cli) -> None:
+    for env, code, sentence in (
+        ({"AGENTOS_CONTEXT_WINDOW": "12"}, 3, "context_window"),
+        ({"AGENTOS_DATABASE_URL": "nonsense"}, 3, "AGENTOS_DATABASE_URL"),
+        ({"AGENTOS_HOME": "/dev/null/home"}, 1, "AGENTOS_HOME"),
+    ):
+        done = cli("agents", "list", env=env)
+        assert (done.returncode, done.stdout) == (code, ""), done
+        assert sentence in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_what_was_said_is_remembered_found_explained_and_undone(cli: Cli) -> None:
+    lines = [json.loads(row) for row in cli.ok(
+        "chat", "--agent", "ada", "--output-format", "json", stdin="My name is Grace Hopper.\n\nWhat is my name?\n"
+    ).splitlines()]  # fmt: skip
+    told, asked = lines
+    assert [told["agent"], told["stop_reason"], told["tool_calls"][0]["ok"]] == ["ada", "end_turn", True]
+    assert told["run_id"] != asked["run_id"]
+    assert "Grace Hopper" in asked["reply"]
+    assert set(told) == {"agent", "reply", "run_id", "stop_reason", "steps", "llm_calls", "usage", "tool_calls"}
+    assert set(told["usage"]) == {"prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd"}
+
+    events = [
+        json.loads(row)
+        for row in cli.ok("chat", "-c", "-p", "What is my name?", "--output-format", "stream-json").splitlines()
+    ]
+    assert {e["type"] for e in events} >= {"text_delta", "result"}
+    assert [e["seq"] for e in events] == list(range(len(events)))
+    assert events[-1]["type"] == "result"
+    assert events[-1]["agent"] == "ada"
+
+    (block,) = cli.json("memory", "show", "ada", "human")["blocks"]
+    assert "Grace Hopper" in block["value"]
+    assert block["characters"] == len(block["value"])
+    assert "Grace Hopper" in cli.ok("memory", "show", "ada")
+
+    (chain,) = [c for c in cli.json("memory", "why", "ada", "Grace Hopper") if c[0]["what"] == "block 'human'"]
+    assert chain[-1]["text"] == "My name is Grace Hopper."
+
+    cli.ok("memory", "edit", "ada", "human", "--value", "Name: Ada")
+    history = cli.json("memory", "history", "ada", "human")
+    assert history[0]["changes"] == f"- {block['value']}\n+ Name: Ada"
+    assert [history[0]["actor"], history[1]["actor"]] == ["user", "agent"]
+    assert "+ " + block["value"] in cli.ok("memory", "undo", "ada")
+    assert cli.json("memory", "show", "ada", "human")["blocks"][0]["value"] == block["value"]
+
+    hits = cli.json("memory", "search", "ada", "Hopper", "--in", "recall", "--limit", "1")
+    assert [hits[0]["in"], hits[0]["id"][0], len(hits)] == ["recall", "m", 1]
+
+    shown = cli.json("agents", "show", "ada")
+    assert shown == cli.json("agents", "list")[0] | {
+        k: shown[k] for k in ("limits", "tools", "blocks", "timers", "usage")
+    }
+    assert "ada" in cli.ok("agents", "list")
+    assert "Grace Hopper" in cli.ok("agents", "show", "ada")
+    cli.ok("agents", "delete", "ada", "--yes")
+    assert cli.json("agents", "list") == []
+
+
+def test_an_edit_is_refused_when_the_block_changed_meanwhile(cli: Cli, tmp_path: Path) -> None:
+    """The editor that a person has open for a while is a script that edits the block itself."""
+    cli.ok("agents", "create", "ada")
+    text = tmp_path / "new.txt"
+    os.mkfifo(text)
+    editing = subprocess.Popen(
+        [*COMMAND, "memory", "edit", "ada", "human", "--file", str(text)],
+        env=cli.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with text.open("w") as pipe:  # the block was read by now: the command waits for the text
+        cli.ok("memory", "edit", "ada", "human", "--value", "first")
+        pipe.write("second\n")
+    _, complaint = editing.communicate(timeout=60)
+    assert editing.returncode == 2
+    assert "changed while you edited it" in complaint
+    assert cli.json("memory", "show", "ada", "human")["blocks"][0]["value"] == "first"
+
+
+def test_an_import_is_searchable_at_once_and_repeats_add_nothing(cli: Cli, tmp_path: Path) -> None:
+    rows = [
+        {"role": "user", "content": "The launch code is \x1b]0;pwned\x07zebra\u202e.", "session": "s1", "id": "a",
+         "created_at": "2024-05-01T10:00:00+00:00"},
+        {"role": "assistant", "content": "Noted\u2028zebra.", "name": "Bot"},
+    ]  # fmt: skip
+    file = tmp_path / "talk.jsonl"
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", "utf-8")
+    assert "imported 2 messages" in cli.ok("memory", "import", "ada", str(file))
+    assert "imported 0 messages into ada; 2 were known" in cli.ok(
+        "memory", "import", "ada", "-", stdin=file.read_text("utf-8")
+    )
+    plain = cli.ok("memory", "search", "ada", "zebra")
+    assert "The launch code is \\x1b]0;pwned\\x07zebra." in plain
+    raw = cli.ok("memory", "search", "ada", "zebra", "--json")
+    assert not set(plain + raw) & {"\x1b", "\x07", "\u202e", "\u2028"}
+    found = {hit["external_id"]: hit for hit in json.loads(raw)}
+    assert found["a"]["text"] == rows[0]["content"]
+    assert [found["a"]["session"], found["a"]["created_at"][:4]] == ["s1", "2024"]
+
+    file.write_text('{"role": "user", "content": "one"}\n{"role": "robot", "content": "two"}\n')
+    bad = cli("memory", "import", "ada", str(file))
+    assert bad.returncode == 2
+    assert "line 2 needs" in bad.stderr
+    assert cli.json("agents", "list")[0]["messages"] == 2
+
+
+def test_doctor_and_reindex(cli: Cli) -> None:
+    cli.ok("chat", "-p", "My name is Ada.")
+    findings = {f["what"]: f for f in cli.json("doctor")}
+    assert {"version", "home", "disk", "database", "turns", "model", "embedder", "index", "personas"} <= set(findings)
+    assert {f["state"] for f in findings.values()} == {"ok"}
+    assert "offline" in findings["model"]["found"]
+    assert "in order" in cli.ok("reindex")
+
+    cli.home.chmod(0o755)
+    (cli.home / "personas" / "broken").mkdir(parents=True)
+    (cli.home / "personas" / "broken" / "persona.md").write_text("---\nblocks: 7\n---\nhello")
+    broken = cli("doctor")
+    assert broken.returncode == 1
+    assert "broken/persona.md" in broken.stdout
+    assert cli.home.stat().st_mode & 0o077 == 0, "opening the home closes it to others"
+
+
+def test_doctor_names_a_damaged_database_and_an_unreachable_server(cli: Cli) -> None:
+    cli.ok("agents", "create", "ada")
+    alone = cli("doctor", env={"AGENTOS_MODEL": "", "AGENTOS_API_BASE": "http://127.0.0.1:9/v1"})
+    assert alone.returncode == 1
+    assert "http://127.0.0.1:9/v1 does not answer" in alone.stdout
+    assert "AGENTOS_API_BASE" in alone.stdout
+
+    with sqlite3.connect(cli.home / "agentos.db") as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    file = cli.home / "agentos.db"
+    file.write_bytes(b"not a database, by any measure" + file.read_bytes()[30:])
+    done = cli("doctor")
+    assert done.returncode == 1
+    assert "fail" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def hold(body: Body) -> FakeReply:
+    """A model for what needs a provider: it fails, hangs, or calls the same tool for ever."""
+    said = [str(m["content"]) for m in body["messages"] if m["role"] == "user"][-1]
+    if "fail" in said:
+        return FakeReply(status=400)
+    if "hang" in said and len(hanging) == 0:
+        hanging.append(said)
+        return FakeReply(hang_seconds=60)
+    if "search" in said:
+        place = len(body["messages"])
+        return FakeReply(calls=[call("conversation_search", {"query": f"{place}"}, id=f"call_{place}")])
+    return FakeReply(text="fine")
+
+
+hanging: list[str] = []
+
+
+def test_a_terminated_turn_goes_on_at_the_next_start_and_failures_have_their_codes(cli: Cli) -> None:
+    hanging.clear()
+    with FakeOpenAI(hold) as server:
+        env = {"AGENTOS_MODEL": "fake", "AGENTOS_API_BASE": server.url}
+        first = subprocess.Popen(
+            [*COMMAND, "chat", "-p", "hang"],
+            env={**cli.env, **env},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while not hanging and time.monotonic() < deadline:
+            time.sleep(0.05)
+        first.send_signal(signal.SIGTERM)
+        _, complaint = first.communicate(timeout=60)
+        assert (first.returncode, complaint) == (143, "")
+
+        done = cli(
+            "chat", "--output-format", "stream-json", "--max-steps", "2", stdin="go on\nfail\nsearch\n", env=env
+        )  # fmt: skip
+        results = [row for row in map(json.loads, done.stdout.splitlines()) if row["type"] == "result"]
+        assert [r["stop_reason"] for r in results] == ["end_turn", "end_turn", "llm_error", "max_steps"]
+        assert results[0]["llm_calls"] == 1, "the interrupted turn went on and ended first"
+        assert done.returncode == 4, "the first failure's code"
+        assert "fake error 400" in done.stderr
+        assert "2 steps" in done.stderr
+
+
+def test_text_for_a_terminal() -> None:
+    assert safe("a\x1b[31mb\x00\r\nc\td\x9b\u202ee\ud800") == "a\\x1b[31mb\\x00\nc\td\\x9be\\xd800"
+    assert line("one\n two  three", 9) == "one two …"
+    assert json.loads(as_json({"a": "\x7f\x9b\u202e\ud800é"})) == {"a": "\x7f\x9b\u202e\ud800é"}
+    assert as_json("\x9b\u202e\ud800é") == '"\\u009b\\u202e\\ud800é"'
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_markdown_is_cut_into_whole_blocks_however_it_arrives(size: int) -> None:
+    blocks = [
+        "A paragraph\nof two lines.",
+        "1. item\n\n   its second paragraph",
+        "2. item",
+        "```py\na\n\nb\n```",
+        "~~~~\n```\n\n~~~~",
+        "end",
+    ]
+    text = "\n\n".join(blocks)
+    cutter = BlockCutter()
+    found = [block for at in range(0, len(text), size) for block in cutter.feed(text[at : at + size])]
+    assert [*found, cutter.finish()] == blocks
+    assert cutter.finish() == ""
