@@ -84,7 +84,7 @@ BAD_INPUT = [
     (["memory", "search", "ada", "x", "--in", "nowhere"], 2, "nowhere"),
     (["memory", "edit", "ada", "human"], 2, "--value or --file"),
     (["memory", "edit", "ada", "human", "--file", "missing.txt"], 2, "missing.txt cannot be read"),
-    (["memory", "edit", "ada", "human", "--value", "x" * 5000], 1, "4000"),
+    (["memory", "edit", "ada", "human", "--value", "x" * 5000], 2, "4000"),
     (["memory", "undo", "ada", "12345"], 2, "no event 12345"),
     (["memory", "import", "ada", "missing.jsonl"], 2, "missing.jsonl cannot be read"),
 ]

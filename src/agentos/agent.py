@@ -15,6 +15,7 @@ from agentos.actions.end import end
 from agentos.actions.page_out import page_out
 from agentos.actions.saved import load_state, turn_result
 from agentos.actions.turn import Parts, Turn, utc_offset
+from agentos.context import pager
 from agentos.context.tokens import clip
 from agentos.errors import ConfigError, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
@@ -101,7 +102,7 @@ class Agent:
         turn = self._turn or await self._open()
         now = self.parts.clock.now()
         digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-        room = turn.window.tokens // 4
+        room = turn.window.tokens // 4 // len(texts)
         messages = [
             Message(
                 id=0, agent_id=self.id, role="user", content=text, origin=origin, created_at=now,
@@ -111,16 +112,18 @@ class Agent:
             if text.strip()
         ]  # fmt: skip
 
-        def work(tx: Any) -> InboxItem:
+        def work(tx: Any) -> tuple[InboxItem, bool]:
             item, new = tx.accept(InboxItem(0, self.id, now, otid, digest), messages)
             run = tx.run(item.run_id) if item.run_id else None
-            if not new and run is not None and run.stop_reason == "llm_error":
+            again = not new and run is not None and run.stop_reason == "llm_error"
+            if again and run is not None:
                 tx.save_run(replace(run, status="running", stop_reason=None, error=None, ended_at=None))
                 tx.update_agent(self.id)
-            saved: InboxItem = item
-            return saved
+            return item, again
 
-        return await turn.commit(work)
+        item, again = await turn.commit(work)
+        turn.stale = turn.stale or again
+        return item
 
     async def result(self, item: InboxItem) -> TurnResult | None:
         """How the turn of an accepted input ended; None while it has not."""
@@ -137,13 +140,12 @@ class Agent:
             self._turn.cancel()
 
     async def compact(self) -> AsyncGenerator[Event, None]:
-        """Page out now, as if the context were full."""
+        """Page out now: all but the newest exchange. Nothing happens while a turn is unfinished."""
         async with self._lock(self.id):
             turn = await self._open()
-            room = replace(turn.room(), prompt_tokens=turn.window.tokens)
-            evicted = room.evictable(turn.state) or tuple(turn.state.queue[:-2])
+            evicted = pager.before_newest_exchange(turn.state.queue)
             if turn.state.run is None and evicted:
-                async for event in page_out(turn, PageOut(evicted, saving_step="done")):
+                async for event in page_out(turn, PageOut(tuple(evicted), saving_step="not asked")):
                     yield event
 
     async def new_conversation(self) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from agentos.actions.turn import Turn, utc_offset
 from agentos.errors import UsageError
-from agentos.memory import core
 from agentos.messages import Block, Cause, Message, Passage, clean_text
 from agentos.protocols import Clock, Store
 
@@ -44,17 +43,22 @@ async def edit_block(
 ) -> tuple[Block, Block]:
     """Rewrite a block as a person; the agent is told at its next step. Returns it (before, after).
 
-    The limits that hold for the model hold here. `expected` is the version the person saw: when the
+    The limits that hold for the model hold here: beyond them is a `UsageError`. `expected` is the version the person saw: when the
     block changed since, `UsageError` shows both.
     """
     agent_id = turn.state.agent.id
 
     def work(tx: Any) -> tuple[Block, Block]:
         blocks = tx.blocks(agent_id)
-        block = core.find_block(blocks, label)
+        block = next((b for b in blocks if b.label == label), None)
+        if block is None:
+            raise UsageError(f"there is no block {label!r}; the blocks are: {', '.join(b.label for b in blocks)}")
+        text = clean_text(value)
+        if len(text) > block.limit:
+            size = f"{len(text)} characters and its limit is {block.limit}"
+            raise UsageError(f"block {label!r} would have {size}; shorten the text")
         if expected is not None and block.version_id != expected:
             raise UsageError(f"block {label!r} changed while you edited it; it now reads:\n{block.value}")
-        text = core.rewrite(block, clean_text(value))
         crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
         if crowded and len(text) > len(block.value):
             raise UsageError(crowded)
@@ -103,8 +107,8 @@ def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
     if block is None:
         raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
     old = tx.version_value(event["before_id"]) or ""
-    if block.version_id != event["after_id"]:
-        made = tx.version_value(event["after_id"]) or ""
+    made = tx.version_value(event["after_id"]) or ""
+    if block.value != made:
         raise UsageError(
             f"block {block.label!r} changed since event {event['id']}; undo the newer events first.\n"
             f"Event {event['id']} made it:\n{made}\nIt now reads:\n{block.value}"
@@ -187,17 +191,17 @@ def _block_chain(tx: Any, agent_id: str, block: Block, what: str) -> list[Origin
     """The version that brought the words in, and what led to it."""
     versions = tx.block_versions(block.id)
     words = "" if block.label == what else what.lower()
-    born = None
-    for version in reversed(versions):
-        if words not in version["value"].lower():
-            break
-        born = version
-        if not words:
-            break
-    if born is None:
+    born = next((v for v in versions if words and _holds_since(versions, v, words)), versions[-1])
+    if words not in born["value"].lower():
         return []
+    born = next(v for v in versions if v["value"] == born["value"])  # an undo brought back what was written before
     head = Origin(f"block {block.label!r}", born["created_at"], block.value, f"b{block.id}")
     return [head, *_causes(tx, agent_id, born)]
+
+
+def _holds_since(versions: list[dict[str, Any]], since: dict[str, Any], words: str) -> bool:
+    """Whether every version from `since` on holds the words."""
+    return all(words in v["value"].lower() for v in versions if v["id"] >= since["id"])
 
 
 def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
@@ -270,7 +274,7 @@ def _parse_lines(lines: Iterable[str], agent_id: str, now: datetime) -> Iterator
             id=0, agent_id=agent_id, role=values["role"], content=clean_text(values["content"]), origin="import",
             created_at=when, utc_offset=utc_offset(when), name=_optional(values, "name"),
             session=_optional(values, "session"),
-            external_id=str(given) if given is not None else f"sha256:{digest}:{seen[digest]}",
+            external_id=clean_text(str(given)) if given is not None else f"sha256:{digest}:{seen[digest]}",
         )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class RunCall:
 
 @dataclass(frozen=True)
 class Tell:
-    """Enter a notice: `memory_pressure`, `outside_edit` of `block`, or one that waits."""
+    """Enter a notice: `memory_pressure`, `unanswered`, `outside_edit` of `block`, or one that waits."""
 
     name: str
     block: Block | None = None
@@ -159,9 +159,11 @@ def _repeated_call(turn: list[Message]) -> str | None:
 
 
 def _news(state: AgentState) -> Tell | None:
-    """The oldest notice that waits, or the first block that changed without this agent having seen it."""
+    """The oldest notice that waits, an input whose failed turn goes on, or the first block that changed unseen."""
     if state.notices:
         return Tell(state.notices[0].name or "alert", waiting=state.notices[0])
+    if state.queue and not state.turn_messages():  # other turns came between, so the input is no longer the newest
+        return Tell("unanswered")
     shown = {b.id for b in state.snapshot_blocks}
     for block in state.blocks:
         if block.version_id != block.seen_version_id and block.id in shown:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from agentos.archive.chroma import ChromaIndex
 from agentos.archive.embedders import make_embedder
 from agentos.archive.source import SqlIndexSource
 from agentos.archive.sync import CheckedIndex, IndexSync, RebuildableIndex
-from agentos.errors import AgentBusy, AgentOSError, ConfigError, StoreError, UsageError
+from agentos.errors import AgentBusy, AgentOSError, ConfigError, IndexUnavailable, StoreError, UsageError
 from agentos.llm.detect import detect_model
 from agentos.memory.search import HybridSearch
 from agentos.memory.vectors import to_bytes
@@ -170,6 +170,7 @@ class Runtime:
         if record is None:
             record = await self.create_agent(name, persona=persona or "assistant")
         elif persona is not None and persona != record.persona:
+            load_persona(persona, self.persona_folders)  # says so when there is no such persona at all
             raise UsageError(
                 f"agent {name!r} exists with persona {record.persona!r}; choose another --agent for {persona!r}"
             )
@@ -192,15 +193,18 @@ class Runtime:
             self._agents[key] = Agent(record.id, parts, self.lock)
         return self._agents[key]
 
-    async def create_agent(self, name: str, *, persona: str = "assistant") -> AgentRecord:
-        """A new agent with its persona's blocks; `UsageError` when the name is taken or unusable."""
+    async def create_agent(self, name: str, *, persona: str = "assistant", model: str | None = None) -> AgentRecord:
+        """A new agent with its persona's blocks; `UsageError` when the name is taken or unusable.
+
+        `model` becomes its own; None takes the persona's, and at each start the one of the settings.
+        """
         if not name or len(name) > 100 or any(not c.isprintable() or c in "/\\" for c in name):
             raise UsageError(f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes")
         who = load_persona(persona, self.persona_folders)
         settings = self.settings
         limits = Limits(who.max_steps or settings.max_steps, settings.max_turn_tokens, settings.max_turn_cost_usd)
         record = AgentRecord(
-            id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(), model=who.model,
+            id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(), model=model or who.model,
             tools=self._known_tools(who), limits=limits,
         )  # fmt: skip
 
@@ -211,6 +215,15 @@ class Runtime:
 
         await self.store.write(work)
         return record
+
+    async def delete_agent(self, agent_id: str) -> None:
+        """Remove an agent with all it knows; blocks it shares with others stay with them."""
+        async with self.lock(agent_id):
+            await self.store.write(lambda tx: tx.delete_agent(agent_id))
+        self._agents = {key: agent for key, agent in self._agents.items() if key[0] != agent_id}
+        if self.settings.chroma_url or (self.home / "chroma").exists():
+            with suppress(IndexUnavailable):  # what is left there the next reindex prunes
+                await self.index.drop(agent_id)
 
     def _known_tools(self, persona: Persona) -> tuple[str, ...] | None:
         if persona.tools is None:

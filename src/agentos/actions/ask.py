@@ -12,10 +12,10 @@ from agentos.actions.end import end
 from agentos.actions.saved import rebase
 from agentos.actions.turn import Turn, fit_window
 from agentos.context.compiler import rebase_reason
-from agentos.context.tokens import clip, prompt_tokens
+from agentos.context.tokens import PER_MESSAGE, clip, prompt_tokens
 from agentos.errors import ContextOverflow, ProviderError
 from agentos.events import Event, Heartbeat, Retry, TextDelta, ToolCallEvent
-from agentos.messages import Message, Reply, Usage
+from agentos.messages import Message, Reply, Usage, clean_text
 from agentos.next_action import AskModel, End
 from agentos.prompts import prompt
 from agentos.state import StepRecord
@@ -108,7 +108,7 @@ async def _save(turn: Turn, action: AskModel, asked: _Asked) -> AsyncGenerator[E
     saved = await turn.commit(work)
     turn.state.run = run
     turn.state.agent = replace(turn.state.agent, **values)
-    turn.state.previous_prompt_tokens = step.usage.prompt_tokens
+    turn.state.previous_prompt_tokens = step.usage.prompt_tokens or turn.state.previous_prompt_tokens
     if kept:
         turn.queued([saved])
     for call in saved.calls:
@@ -127,7 +127,8 @@ def _fitted(turn: Turn, reply: Reply) -> Message:
     """The reply as a message: call ids unique in the history, and no longer than the context can bear."""
     used = {call.id for m in turn.state.queue for call in m.calls}
     room = turn.window.tokens // 8
-    shown = clip(reply.text, room, turn.counter.count)
+    text = clean_text(reply.text) if reply.text.strip() else ""
+    shown = clip(text, room, turn.counter.count)
     calls = []
     for call in reply.calls[: max(4, min(_MOST_CALLS, turn.window.tokens // 512))]:
         ident = call.id if 0 < len(call.id) <= 64 and call.id not in used else f"call_{uuid.uuid4().hex}"
@@ -137,9 +138,7 @@ def _fitted(turn: Turn, reply: Reply) -> Message:
             call = replace(call, arguments="{}", error=fault)
         room -= turn.counter.count(call.arguments)
         calls.append(replace(call, id=ident))
-    return turn.message(
-        "assistant", reply.text, origin="agent", calls=tuple(calls), provider=reply.provider, shown=shown
-    )
+    return turn.message("assistant", text, origin="agent", calls=tuple(calls), provider=reply.provider, shown=shown)
 
 
 def _step(turn: Turn, reply: Reply, message: Message, latency_ms: int) -> StepRecord:
@@ -147,7 +146,7 @@ def _step(turn: Turn, reply: Reply, message: Message, latency_ms: int) -> StepRe
     estimated = prompt_tokens(turn.state, turn.counter, turn.head_tokens())
     usage = reply.usage or Usage(estimated, turn.counter.wire(message.wire))
     now = turn.parts.clock.now()
-    expected, note = _expected_cache(turn, now)
+    expected, note = (0, "cancelled") if reply.finish_reason == "cancelled" else _expected_cache(turn, now)
     return StepRecord(
         run_id=turn.run.id, agent_id=turn.state.agent.id, created_at=now, kind="conversation",
         model=reply.model or turn.parts.llm.name, usage=usage, estimated_tokens=estimated,
@@ -170,7 +169,8 @@ def _anchor(turn: Turn, message: Message, usage: Usage) -> dict[str, Any]:
     ours = turn.head_tokens() + turn.counter.messages(turn.state.queue)
     return {
         "anchor_seq": message.seq,
-        "anchor_tokens": usage.prompt_tokens + usage.completion_tokens,
+        # the reply comes back in the next prompt with its role and separators
+        "anchor_tokens": usage.prompt_tokens + usage.completion_tokens + PER_MESSAGE,
         "token_ratio": min(3.0, max(0.5, usage.prompt_tokens / max(1, ours))),
     }
 

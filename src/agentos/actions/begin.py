@@ -38,13 +38,15 @@ async def begin(turn: Turn, action: Begin) -> AsyncGenerator[Event, None]:
 
 
 async def tell(turn: Turn, action: Tell) -> AsyncGenerator[Event, None]:
-    """Enter a notice: memory pressure, a block that changed from outside, or one that waits."""
+    """Enter a notice: memory pressure, an unanswered input, a block that changed from outside, or one that waits."""
     agent_id, block, waiting = turn.state.agent.id, action.block, action.waiting
     seen = {block.id: block.version_id} if block else {}
     if waiting:
         text = waiting.content
     elif block:
         text = prompt("outside_edit", label=block.label, value=block.value or "(empty)")
+    elif action.name == "unanswered":
+        text = prompt("unanswered", message=await _input_of(turn))
     else:
         room = turn.room()
         text = prompt("memory_pressure", percent=100 * room.prompt_tokens // room.window.tokens)
@@ -59,5 +61,13 @@ async def tell(turn: Turn, action: Tell) -> AsyncGenerator[Event, None]:
         return saved
 
     turn.queued([await turn.commit(work)])
+    turn.state.notices = [n for n in turn.state.notices if n is not waiting]
     turn.state.blocks = [replace(b, seen_version_id=seen.get(b.id, b.seen_version_id)) for b in turn.state.blocks]
     yield Alert(action.name, text)
+
+
+async def _input_of(turn: Turn) -> str:
+    """What began the run, as its saved rows say."""
+    run_id = turn.run.id
+    messages = await turn.parts.store.read(lambda tx: tx.run_messages(run_id))
+    return "\n".join(f"{m.ref}: {m.content}" for m in messages if m.inbox_id is not None)

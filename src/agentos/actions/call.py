@@ -6,7 +6,7 @@ from typing import Any
 from agentos.actions.turn import Turn
 from agentos.context.tokens import clip
 from agentos.events import BlockEdit, Event, ToolResultEvent
-from agentos.messages import Block, Cause, Message, ToolCall
+from agentos.messages import Block, Cause, Message, ToolCall, clean_text
 from agentos.next_action import RunCall
 from agentos.protocols import Effect, ToolResult
 from agentos.tools.tool import ToolContext
@@ -25,10 +25,11 @@ async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
 
     def work(tx: Any) -> tuple[Message, list[Block]]:
         result = effect(tx)
+        text = clean_text(result.text)
         message = turn.message(
-            "tool", result.text or "(empty)", origin="tool", call_id=call.id, name=call.name, ok=result.ok,
+            "tool", text or "(empty)", origin="tool", call_id=call.id, name=call.name, ok=result.ok,
             sources=result.sources, heartbeat=result.ok and turn.parts.tools.wants_heartbeat(call),
-            shown=clip(result.text, room, turn.counter.count),
+            shown=clip(text, room, turn.counter.count),
         )  # fmt: skip
         tx.update_agent(state.agent.id, last_seq=message.seq)
         return tx.add_message(message), tx.blocks(state.agent.id)

@@ -9,7 +9,7 @@ from agentos.actions.turn import Turn
 from agentos.events import Event, TextDelta, TurnEnded, TurnResult
 from agentos.messages import Message
 from agentos.next_action import End
-from agentos.state import InboxItem, RunStatus, Timer
+from agentos.state import InboxItem, RunRecord, RunStatus, Timer
 
 _STATUS: dict[str, RunStatus] = {"llm_error": "failed", "cancelled": "cancelled"}
 
@@ -31,20 +31,21 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
         ended_at=turn.parts.clock.now(),
     )  # fmt: skip
 
-    def work(tx: Any) -> tuple[list[Message], TurnResult, InboxItem | None, list[Timer]]:
+    def work(tx: Any) -> tuple[list[Message], TurnResult, RunRecord | None, InboxItem | None, list[Timer]]:
         saved = [tx.add_message(message) for message in closing]
         tx.save_run(ended)
         tx.update_agent(agent.id, last_seq=agent.last_seq + len(closing))
         return (
             saved,
             turn_result(tx, agent.name, ended),
+            tx.unfinished_run(agent.id),  # one that failed and was taken up again meanwhile
             tx.waiting(agent.id),
             tx.timers(agent.id, due_by=ended.ended_at),
         )
 
-    saved, result, turn.state.waiting, turn.state.due = await turn.commit(work)
+    saved, result, turn.state.run, turn.state.waiting, turn.state.due = await turn.commit(work)
     turn.queued(saved)
-    turn.state.run, turn.cancelled = None, False
+    turn.cancelled = False
     if sentence:
         yield TextDelta(sentence, fallback=True, run_id=ended.id)
     yield TurnEnded(result, ended.inbox_id, run_id=ended.id)

@@ -8,12 +8,12 @@ from typing import Any
 
 from agentos.actions.saved import rebase
 from agentos.actions.turn import Turn
-from agentos.context import pager
+from agentos.context import compiler, pager
 from agentos.context.tokens import clip, prompt_tokens
 from agentos.errors import ProviderError
 from agentos.events import Event
 from agentos.events import PageOut as PageOutEvent
-from agentos.messages import Cause, Message, Reply, SummaryEntry, Usage
+from agentos.messages import Cause, Message, Reply, SummaryEntry, Usage, clean_text
 from agentos.next_action import PageOut
 from agentos.prompts import prompt
 from agentos.protocols import LLMRequest
@@ -26,16 +26,19 @@ async def page_out(turn: Turn, action: PageOut) -> AsyncGenerator[Event, None]:
     state, evicted = turn.state, list(action.evicted)
     before = turn.room().prompt_tokens
     notes, usage = await _notes_on(turn, evicted)
-    saving = action.saving_step or pager.saving_step(state) or "model down"
+    saving = action.saving_step or pager.saving_step(state) or "refused by budget"
     entry = _entry(turn, evicted, notes, saving, before)
-    leaving = pager.retired([*state.entries, entry], int(turn.window.tokens * pager.SUMMARY_SHARE), turn.counter.count)
-    entry = replace(entry, tokens_after=_tokens_after(turn, entry, leaving))
+    entries = await _completed(turn) if notes is not None else state.entries
+    room = int(turn.window.tokens * pager.SUMMARY_SHARE) - turn.counter.count(compiler.render_summary([], []))
+    leaving = pager.retired([*entries, entry], room, turn.counter.count)
+    kept = [e for e in [*entries, entry] if e not in leaving]
+    entry = replace(entry, tokens_after=_tokens_after(turn, kept))
     parts, run, agent = turn.snapshot_parts(), state.run, state.agent
 
     def work(tx: Any) -> float:
         record = tx.add_entry(entry)
-        for old in leaving:
-            tx.update_entry(old.id, retired=True)
+        for old in entries:
+            tx.update_entry(old.id, prose=old.prose, retired=old in leaving)
         cause = Cause(agent.id, "runtime", run.id if run else None)
         tx.journal(cause, "page_out", f"s{record.id}", f"{len(evicted)} messages; saving step {entry.saving_step}")
         rebase(tx, agent.id, state.blocks, parts, "page_out")
@@ -49,8 +52,6 @@ async def page_out(turn: Turn, action: PageOut) -> AsyncGenerator[Event, None]:
     turn.keep_share = pager.PAGE_OUT_TO_FAULTING if rate > pager.FAULT_RATE else pager.PAGE_OUT_TO
     await turn.reload()
     yield PageOutEvent(entry.message_ids, before, entry.tokens_after, entry.saving_step)
-    if notes is not None:
-        await _complete_an_entry(turn)
 
 
 def _entry(turn: Turn, evicted: list[Message], notes: str | None, saving: str, before: int) -> SummaryEntry:
@@ -63,13 +64,13 @@ def _entry(turn: Turn, evicted: list[Message], notes: str | None, saving: str, b
     )  # fmt: skip
 
 
-def _tokens_after(turn: Turn, entry: SummaryEntry, leaving: list[SummaryEntry]) -> int:
+def _tokens_after(turn: Turn, kept: list[SummaryEntry]) -> int:
     state = turn.state
     after = replace(
         state,
         agent=replace(state.agent, anchor_seq=0, anchor_tokens=0),
-        queue=[m for m in state.queue if (m.seq or 0) > entry.last_seq],
-        entries=[e for e in [*state.entries, entry] if e not in leaving],
+        queue=[m for m in state.queue if (m.seq or 0) > kept[-1].last_seq],
+        entries=kept,
         snapshot_blocks=state.blocks,
     )
     return prompt_tokens(after, turn.counter, turn.estimate_head(after))
@@ -104,22 +105,21 @@ async def _notes(turn: Turn, request: LLMRequest) -> tuple[str | None, Usage | N
         cache_note="", latency_ms=round(1000 * (time.perf_counter() - started)), finish_reason=reply.finish_reason,
     )  # fmt: skip
     await turn.commit(lambda tx: tx.add_step(step))
-    text = " ".join(reply.text.split())
+    text = " ".join(clean_text(reply.text).split())
     shown = clip(text, turn.window.entry // 2, turn.counter.count)
     return text if shown is None else f"{text[:shown]} …", usage
 
 
-async def _complete_an_entry(turn: Turn) -> None:
-    """Ask again for the notes of an entry whose model call failed; the next rebase shows them."""
-    entry = next((e for e in turn.state.entries[:-1] if e.prose is None), None)
+async def _completed(turn: Turn) -> list[SummaryEntry]:
+    """The summary's entries, where one whose model call failed got its notes; only a rebase may show them."""
+    entries = turn.state.entries
+    entry = next((e for e in entries if e.prose is None), None)
     if entry is None:
-        return
+        return entries
     agent_id = turn.state.agent.id
     messages = await turn.parts.store.read(lambda tx: tx.messages(agent_id, entry.message_ids))
     spoken = "\n".join(f"{m.role}: {m.content}" for m in messages if m.role != "tool" and m.origin != "runtime")
     head = prompt("summary_request", first=f"m{entry.message_ids[0]}", last=f"m{entry.message_ids[-1]}", words=60)
     body = f"{head}\n\n{spoken[: clip(spoken, turn.window.prompt // 2, turn.counter.count)]}"
     notes, _ = await _notes(turn, LLMRequest([{"role": "user", "content": body}], max_tokens=240))
-    if notes:
-        await turn.commit(lambda tx: tx.update_entry(entry.id, prose=notes))
-        turn.stale = False  # the entry's own text joins the context at the next rebase, not before
+    return [replace(e, prose=notes) if e is entry else e for e in entries]

@@ -15,8 +15,7 @@ def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
     """The saved state of an agent: what the loop needs and nothing of its past."""
     agent = tx.agent(agent_id)
     run = tx.unfinished_run(agent_id)
-    last = next((s for s in tx.steps(agent_id, limit=5) if s.kind == "conversation"), None)
-    return AgentState(
+    state = AgentState(
         agent=agent,
         blocks=tx.blocks(agent_id),
         snapshot_blocks=tx.blocks_at(agent.snapshot.versions) if agent.snapshot else [],
@@ -26,9 +25,11 @@ def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
         waiting=tx.waiting(agent_id),
         due=tx.timers(agent_id, due_by=now),
         notices=tx.notices(agent_id),
-        started=tx.started_calls(run.id) if run else set(),
-        previous_prompt_tokens=last.usage.prompt_tokens if last else 0,
+        previous_prompt_tokens=tx.last_prompt_tokens(agent_id),
     )
+    pending = {call.id for call in state.pending_calls()}
+    state.started = tx.started_calls(run.id) & pending if run and pending else set()
+    return state
 
 
 def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str], reason: str) -> None:

@@ -1,12 +1,11 @@
 """`agentos agents`: list, show, create, delete."""
 
 import sys
-from contextlib import suppress
 
 from agentos.cli import values, views
 from agentos.cli.opening import blocking, existing, open_runtime
 from agentos.cli.output import line, show, show_json
-from agentos.errors import IndexUnavailable, UsageError
+from agentos.errors import UsageError
 
 
 @blocking
@@ -30,10 +29,7 @@ async def show_agent(name: str, as_json: bool) -> None:
 async def create_agent(name: str, persona: str, model: str | None, as_json: bool) -> None:
     """A new agent; `model` becomes its own."""
     async with open_runtime() as runtime:
-        record = await runtime.create_agent(name, persona=persona)
-        if model:
-            await runtime.store.write(lambda tx: tx.update_agent(record.id, model=model))
-        record = await existing(runtime, name)
+        record = await runtime.create_agent(name, persona=persona, model=model)
         value = await runtime.store.read(lambda tx: values.agent_details(tx, record))
     show_json(value) if as_json else show(f"created {line(name)}; `agentos chat --agent {line(name)}` talks with it")
 
@@ -48,11 +44,7 @@ async def delete_agent(name: str, yes: bool) -> None:
         if not yes and not _confirmed(what):
             show("nothing was deleted")
             return
-        async with runtime.lock(record.id):
-            await runtime.store.write(lambda tx: tx.delete_agent(record.id))
-        if runtime.settings.chroma_url or (runtime.home / "chroma").exists():
-            with suppress(IndexUnavailable):  # what is left there `agentos reindex` prunes
-                await runtime.index.drop(record.id)
+        await runtime.delete_agent(record.id)
     show(f"deleted {what}")
 
 

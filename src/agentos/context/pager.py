@@ -19,7 +19,8 @@ FAULT_RATE = 0.20
 SUMMARY_SHARE = 0.10
 """Share of the window that the summary may take."""
 MEMORY_PRESSURE = "memory_pressure"
-SavingStep = Literal["done", "refused by budget", "model down"]
+SavingStep = Literal["done", "refused by budget", "model down", "not asked"]
+"""How the step for saving went; `not asked` where a person compacts by hand."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ def choose_evicted(
     return evicted
 
 
+def before_newest_exchange(queue: Sequence[Message]) -> list[Message]:
+    """Everything before the newest message of the user's: what a page-out by hand moves."""
+    newest = max((i for i, m in enumerate(queue) if m.origin == "user"), default=len(queue))
+    return list(queue[:newest])
+
+
 def entry_text(evicted: Sequence[Message], budget_tokens: int, count: Callable[[str], int]) -> str:
     """The mechanical part of an entry: times, ids, anchors, and the user's own words up to the budget."""
     first, last = evicted[0], evicted[-1]
@@ -137,13 +144,14 @@ def anchors(texts: Iterable[str]) -> dict[str, list[str]]:
 
 def retired(entries: Sequence[SummaryEntry], room_tokens: int, count: Callable[[str], int]) -> list[SummaryEntry]:
     """The oldest entries that leave the summary so that the rest fits; the newest one stays."""
-    total = sum(count(e.rendered) for e in entries)
+    sizes = [count(e.rendered) + 1 for e in entries]  # and the empty line between two
+    total = sum(sizes)
     leaving = []
-    for entry in entries[:-1]:
+    for entry, size in zip(entries[:-1], sizes, strict=False):
         if total <= room_tokens:
             break
         leaving.append(entry)
-        total -= count(entry.rendered)
+        total -= size
     return leaving
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from agentos.messages import Message
 from agentos.state import AgentState
 
-_PER_MESSAGE = 6
+PER_MESSAGE = 6
 """Tokens of role and separators around one message, a little above what chat templates use."""
 
 
@@ -34,11 +34,9 @@ class TokenCounter:
 
     def wire(self, wire: dict[str, Any]) -> int:
         """Tokens of one message in the chat completions format."""
-        tokens = _PER_MESSAGE + self.count(wire["content"] or "")
+        tokens = PER_MESSAGE + self.count(wire["content"] or "")
         for call in wire.get("tool_calls", ()):
-            tokens += (
-                2 * _PER_MESSAGE + self.count(call["function"]["name"]) + self.count(call["function"]["arguments"])
-            )
+            tokens += 2 * PER_MESSAGE + self.count(call["function"]["name"]) + self.count(call["function"]["arguments"])
         return tokens
 
     def json(self, value: object) -> int:

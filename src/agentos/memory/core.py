@@ -47,11 +47,6 @@ def replace(block: Block, old_content: str, new_content: str) -> str:
     return _within_limit(block, value if new_content else value.replace("\n\n", "\n").strip("\n"))
 
 
-def rewrite(block: Block, value: str) -> str:
-    """The whole value anew, as a person edits it; the limit holds for people too."""
-    return _within_limit(block, value)
-
-
 def changed_lines(before: str, after: str) -> str:
     """The lines that differ, `- old` and `+ new`."""
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)

@@ -180,7 +180,7 @@ class HistoryRows(Rows):
     def last_prompt_tokens(self, agent_id: str) -> int:
         """Prompt tokens of the agent's last conversation step that was answered; 0 before the first."""
         query = sa.select(_step.c.prompt_tokens).where(
-            _step.c.agent_id == agent_id, _step.c.kind == "conversation", _step.c.error.is_(None)
+            _step.c.agent_id == agent_id, _step.c.kind == "conversation", _step.c.prompt_tokens > 0
         )
         return int(self.scalar(query.order_by(_step.c.id.desc()).limit(1)) or 0)
 

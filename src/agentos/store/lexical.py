@@ -70,7 +70,7 @@ class LexicalRows(Rows):
             return []
         # the agent's own token keeps the match inside one agent's rows however many agents there are
         own = agent_id.rsplit("-", 1)[-1]
-        values |= {"agent_id": agent_id, "match": f'agent_id:"{own}" AND ({match})', "limit": limit}
+        values |= {"agent_id": agent_id, "match": f'agent_id : "{own}" AND - agent_id : ({match})', "limit": limit}
         return [row[0] for row in self.connection.execute(query, values)]
 
 

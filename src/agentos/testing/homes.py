@@ -1,0 +1,68 @@
+"""A clock that stands still, and homes that live in memory."""
+
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from agentos.protocols import LLM
+from agentos.runtime import Runtime
+from agentos.settings import Settings
+from agentos.store.database import Database
+from agentos.store.migrations import migrate
+from agentos.testing.indexes import ExactIndex, HashEmbedder
+
+IN_MEMORY = "sqlite://"
+
+
+class FixedClock:
+    """The time that a test sets; it passes only by `advance`."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._now = start or datetime(2026, 5, 8, 9, 30, tzinfo=UTC)
+        assert self._now.tzinfo is not None, "a clock's time is aware"
+
+    def now(self) -> datetime:
+        """The time as it was set."""
+        return self._now
+
+    def advance(self, by: timedelta) -> datetime:
+        """Let `by` pass; returns the new time."""
+        self._now += by
+        return self._now
+
+
+@asynccontextmanager
+async def temporary_runtime(llm: LLM, **options: Any) -> AsyncIterator[Runtime]:
+    """A `Runtime` in memory: no file is written, no weights are loaded, no Chroma is started.
+
+    `options` are those of `Runtime`; of `settings` everything but the database is kept.
+    """
+    settings = options.pop("settings", None) or Settings(home=Path(tempfile.gettempdir()) / "agentos-in-memory")
+    chosen: dict[str, Any] = {"embedder": HashEmbedder(), "index": ExactIndex()} | options
+    async with Runtime(settings.model_copy(update={"database_url": IN_MEMORY}), llm=llm, **chosen) as runtime:
+        yield runtime
+
+
+def memory_database() -> Database:
+    """A migrated session database in memory; a copy of one made before, so it takes about a millisecond."""
+    database = Database(IN_MEMORY)
+    with database.engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        _template().backup(raw)
+    return database
+
+
+@cache
+def _template() -> sqlite3.Connection:
+    database = Database(IN_MEMORY)
+    with database.engine.connect() as connection:
+        migrate(IN_MEMORY, connection)
+        raw: Any = connection.connection.driver_connection
+        kept = sqlite3.connect(":memory:", check_same_thread=False)
+        raw.backup(kept)
+    return kept
