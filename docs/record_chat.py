@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-COLUMNS, ROWS = 96, 34
+COLUMNS, ROWS = 96, 50
 SAID = [
     "Hi! My name is Ada and I live in Porto.",
     "Remember that the boiler was serviced on 3 May 2026 by Joost.",
@@ -43,9 +43,12 @@ def record(home: str) -> pyte.Screen:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             try:
-                stream.feed(chat.read_nonblocking(4096, timeout=0.2))
+                output = chat.read_nonblocking(4096, timeout=0.2)
             except pexpect.TIMEOUT:
                 continue
+            stream.feed(output)
+            if "\x1b[6n" in output:  # the program asks where the cursor is, as it would ask a terminal
+                chat.send(f"\x1b[{screen.cursor.y + 1};{screen.cursor.x + 1}R")
 
     read(3)
     for line in SAID:
@@ -72,23 +75,22 @@ def as_text(screen: pyte.Screen) -> Text:
 
 
 def _style(cell: pyte.screens.Char) -> Style:
-    def colour(name: str) -> str | None:
-        if name == "default":
-            return None
-        return (
-            f"#{name}"
-            if len(name) == 6 and all(c in "0123456789abcdef" for c in name)
-            else name.replace("brown", "yellow")
-        )
+    colours = {"color": _colour(cell.fg), "bgcolor": _colour(cell.bg)}
+    return Style(**colours, bold=cell.bold, italic=cell.italics, reverse=cell.reverse)
 
-    return Style(
-        color=colour(cell.fg), bgcolor=colour(cell.bg), bold=cell.bold, italic=cell.italics, reverse=cell.reverse
-    )
+
+def _colour(name: str) -> str | None:
+    """A colour of the emulator in rich's words."""
+    if name == "default":
+        return None
+    if len(name) == 6 and all(c in "0123456789abcdef" for c in name):
+        return f"#{name}"
+    return name.replace("bright", "bright_").replace("brown", "yellow")
 
 
 def main() -> None:
     """Write the picture."""
-    with tempfile.TemporaryDirectory() as home, Path(os.devnull).open("w") as nowhere:
+    with tempfile.TemporaryDirectory(prefix="agentos-") as home, Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
         console.print(as_text(record(home)))
         console.save_svg(str(Path(__file__).with_name("chat.svg")), title="agentos chat")

@@ -69,7 +69,7 @@ def block(value: Json) -> RenderableType:
 
 def memory(value: Json) -> RenderableType:
     """Core memory, and how much lies beside it."""
-    beside = f"{number(value['passages'])} passages in archival memory, {number(value['messages'])} messages in recall"
+    beside = f"archival memory: {number(value['passages'])} · recall memory: {number(value['messages'])} messages"
     return _spaced([*map(block, value["blocks"]), Text(beside, style="quiet")])
 
 
