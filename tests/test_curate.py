@@ -1,0 +1,246 @@
+"""What a person does to an agent's memory: edits that race, undo with its refusals, why, imports."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from agentos import curate
+from agentos.agent import Agent
+from agentos.errors import UsageError
+from agentos.messages import Block
+from agentos.protocols import SearchQuery
+from agentos.testing import ScriptedLLM, call, say
+from conftest import Home, collect
+
+
+async def told(home: Home, *calls: Any, text: str = "I am Ada and I like tea", **options: Any) -> Agent:
+    """An agent that made these calls in one turn."""
+    agent = await home.agent(ScriptedLLM([say("Noted.", *calls), *["ok"] * 9]), **options)
+    await collect(agent, text)
+    return agent
+
+
+def append(text: str) -> Any:
+    return call("core_memory_append", label="human", content=text)
+
+
+# edits
+
+
+async def test_an_edit_replaces_the_block_and_is_journaled(home: Home) -> None:
+    agent = await told(home, append("Name: Ada"))
+    before, after = await curate.edit_block(home.store, await agent.turn(), "human", "Name: Grace\x00")
+    assert (before.value, after.value) == ("Name: Ada", "Name: Grace\ufffd")
+    [event] = await home.store.read(lambda tx: tx.events(agent.id, actions=("block.edit",)))
+    assert (event["actor"], event["before_id"], event["after_id"]) == ("user", before.version_id, after.version_id)
+    assert len(event["hash"]) == 32
+    again, same = await curate.edit_block(home.store, await agent.turn(), "human", after.value)
+    assert again == same
+    assert len(await home.store.read(lambda tx: tx.events(agent.id, actions=("block.edit",)))) == 1
+
+
+async def test_an_edit_that_raced_is_refused_with_what_it_now_reads(home: Home) -> None:
+    agent = await told(home, append("Name: Ada"))
+    seen = (await home.block(agent)).version_id
+    await curate.edit_block(home.store, await agent.turn(), "human", "first", expected=seen)
+    with pytest.raises(UsageError, match="changed while you edited it; it now reads:\nfirst"):
+        await curate.edit_block(home.store, await agent.turn(), "human", "second", expected=seen)
+    assert (await home.block(agent)).value == "first"
+
+
+async def test_the_limits_hold_for_people_too(home: Home) -> None:
+    agent = await told(home, blocks=[Block("human", limit=10), Block("big", limit=1_000_000)])
+    with pytest.raises(UsageError, match="11 characters and its limit is 10"):
+        await curate.edit_block(home.store, await agent.turn(), "human", "x" * 11)
+    with pytest.raises(UsageError, match="there is no block 'humn'; the blocks are: human, big"):
+        await curate.edit_block(home.store, await agent.turn(), "humn", "x")
+    with pytest.raises(UsageError, match="half of the window"):
+        await curate.edit_block(home.store, await agent.turn(), "big", "word " * 20_000)
+    assert (await home.block(agent, "big")).value == ""
+
+
+# undo
+
+
+async def test_undo_takes_back_one_event_after_the_other(home: Home) -> None:
+    agent = await told(home, append("one"), append("two"), call("archival_memory_insert", content="a fact"))
+    undone = [await curate.undo(home.store, home.clock, agent.id) for _ in range(3)]
+    assert [(u.action, u.before, u.after) for u in undone] == [
+        ("passage.insert", "a fact", ""), ("block.append", "one\ntwo", "one"), ("block.append", "one", ""),
+    ]  # fmt: skip
+    assert (await home.block(agent)).value == ""
+    assert await home.search(agent.id, SearchQuery("fact")) == []
+    with pytest.raises(UsageError, match="there is no memory event to undo"):
+        await curate.undo(home.store, home.clock, agent.id)
+
+
+async def test_an_undo_can_be_undone_by_its_number(home: Home) -> None:
+    agent = await told(home, append("one"), call("archival_memory_insert", content="a fact"))
+    for _ in range(2):
+        await curate.undo(home.store, home.clock, agent.id)
+    events = await home.store.read(lambda tx: tx.events(agent.id, actions=("undo.",)))
+    for event in events:
+        await curate.undo(home.store, home.clock, agent.id, event["id"])
+    assert (await home.block(agent)).value == "one"
+    assert [h.text for h in await home.search(agent.id, SearchQuery("fact"))] == ["a fact"]
+    messages = await home.store.read(lambda tx: tx.recent_messages(agent.id, 50))
+    assert any(m.content == "I am Ada and I like tea" for m in messages), "messages are never removed"
+
+
+async def test_undo_is_refused_with_both_versions_when_the_block_changed_since(home: Home) -> None:
+    agent = await told(home, append("one"), append("two"))
+    first = (await home.store.read(lambda tx: tx.events(agent.id, actions=("block.append",))))[-1]
+    with pytest.raises(UsageError) as caught:
+        await curate.undo(home.store, home.clock, agent.id, first["id"])
+    assert f"Event {first['id']} made it:\none\nIt now reads:\none\ntwo" in str(caught.value)
+    assert (await home.block(agent)).value == "one\ntwo"
+
+
+async def test_undo_is_refused_when_the_passage_changed_since(home: Home) -> None:
+    agent = await told(home, call("archival_memory_insert", content="a fact"))
+    [event] = await home.store.read(lambda tx: tx.events(agent.id, actions=("passage.insert",)))
+    await curate.delete_passage(home.store, home.clock, agent.id, 1)
+    with pytest.raises(UsageError, match=r"passage p1 changed since event .*already gone. It reads:\na fact"):
+        await curate.undo(home.store, home.clock, agent.id, event["id"])
+    deleted = await curate.undo(home.store, home.clock, agent.id)
+    assert (deleted.action, deleted.before, deleted.after) == ("passage.delete", "", "a fact")
+    assert [h.text for h in await home.search(agent.id, SearchQuery("fact"))] == ["a fact"]
+
+
+async def test_undo_of_a_passage_that_was_stored_anew_stays_single(home: Home) -> None:
+    agent = await told(home, call("archival_memory_insert", content="a fact"))
+    await curate.undo(home.store, home.clock, agent.id)
+    other = await home.agent(ScriptedLLM([say("ok", call("archival_memory_insert", content="a fact"))]))
+    await collect(other, "once more")
+    assert [h.ref for h in await home.search(agent.id, SearchQuery("fact"))] == ["p2"]
+
+
+@pytest.mark.parametrize("what", ["unknown", "page_out", "foreign"])
+async def test_what_cannot_be_undone(home: Home, what: str) -> None:
+    agent = await told(home, append("one"))
+    bob = await home.agent(ScriptedLLM([say("ok", append("his"))]), name="bob")
+    await collect(bob, "hi")
+    events = await home.store.read(lambda tx: tx.events(bob.id if what == "foreign" else agent.id))
+    number = {"unknown": 999, "page_out": next((e["id"] for e in events if e["action"] == "rebase"), 0)}
+    with pytest.raises(UsageError):
+        await curate.undo(home.store, home.clock, agent.id, number.get(what, events[0]["id"]))
+
+
+async def test_undo_respects_a_limit_that_was_lowered(home: Home) -> None:
+    from agentos.store.tables import BlockRow
+
+    agent = await told(home, append("a long line about Ada"))
+    block = await home.block(agent)
+    await curate.edit_block(home.store, await agent.turn(), "human", "short")
+    await home.store.write(lambda tx: tx.update(BlockRow, block.id, limit=10))
+    with pytest.raises(UsageError, match="the earlier text has 21 characters and the limit is now 10; raise it first"):
+        await curate.undo(home.store, home.clock, agent.id)
+
+
+async def test_a_passage_that_is_not_there_cannot_be_deleted(home: Home) -> None:
+    agent = await told(home)
+    with pytest.raises(UsageError, match="no passage p7"):
+        await curate.delete_passage(home.store, home.clock, agent.id, 7)
+
+
+# why
+
+
+async def test_why_leads_from_a_memory_to_the_users_words(home: Home) -> None:
+    agent = await told(home, append("Name: Ada"), call("archival_memory_insert", content="Ada likes tea"))
+    await collect(agent, "something else")
+    for what in ("human", "name: ada"):
+        [chain] = [c for c in await curate.why(home.store, agent.id, what) if c[0].ref.startswith("b")]
+        assert [link.what for link in chain] == [
+            "block 'human'",
+            "written by the agent",
+            "because of the user's message",
+        ]
+        assert chain[1].text.startswith("core_memory_append {")
+        assert chain[-1].text == "I am Ada and I like tea"
+    for what in ("p1", "likes TEA"):
+        [chain] = await curate.why(home.store, agent.id, what)
+        assert chain[0].text == "Ada likes tea"
+        assert chain[-1].text == "I am Ada and I like tea"
+
+
+async def test_why_finds_the_edit_that_brought_the_words_in(home: Home) -> None:
+    agent = await told(home, append("Name: Ada"), blocks=[Block("human", "Born with the persona")])
+    await curate.edit_block(home.store, await agent.turn(), "human", "Name: Ada\nCity: Porto")
+    [chain] = await curate.why(home.store, agent.id, "Porto")
+    assert chain[1].what == "a person wrote it"
+    [chain] = await curate.why(home.store, agent.id, "Name: Ada")
+    assert chain[-1].text == "I am Ada and I like tea"
+    assert await curate.why(home.store, agent.id, "nothing of the kind") == []
+    other = await home.agent(ScriptedLLM([]), name="bob", blocks=[Block("human", "Born with the persona")])
+    [chain] = await curate.why(home.store, other.id, "human")
+    assert chain[1].what == "it came with the persona"
+
+
+# imports
+
+
+LINES = [
+    {"role": "user", "content": "I moved to Porto", "name": "Ada", "created_at": "2024-03-01T10:00:00+00:00",
+     "session": "s1", "id": "D1:1"},
+    {"role": "assistant", "content": "How nice!"},
+    {"role": "assistant", "content": "How nice!"},
+]  # fmt: skip
+
+
+async def bring_in(home: Home, agent: Agent, lines: list[Any]) -> tuple[int, int]:
+    text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    done = await curate.import_conversation(home.store, home.clock, agent.id, text)
+    return done.added, done.known
+
+
+async def test_an_import_is_searchable_and_adds_nothing_the_second_time(home: Home) -> None:
+    agent = await told(home)
+    assert await bring_in(home, agent, ["", *LINES, "  "]) == (3, 0)
+    assert await bring_in(home, agent, LINES) == (0, 3)
+    assert await bring_in(home, agent, [*LINES, LINES[1]]) == (1, 3), "an equal line more is one more"
+    hits = await home.search(agent.id, SearchQuery("Porto", "recall"))
+    assert [(h.name, h.session, h.external_id) for h in hits] == [("Ada", "s1", "D1:1")]
+    assert hits[0].created_at == datetime(2024, 3, 1, 10, tzinfo=UTC)
+    assert all(m.origin != "import" for m in (await home.saved(agent)).queue)
+
+
+async def test_an_imported_order_is_kept(home: Home) -> None:
+    agent = await told(home)
+    await bring_in(home, agent, [{"role": "user", "content": f"line {n}"} for n in range(700)])
+    rows = await home.store.read(lambda tx: tx.recent_messages(agent.id, 700))
+    assert [m.content for m in reversed(rows)] == [f"line {n}" for n in range(700)]
+    times = [m.created_at for m in reversed(rows)]
+    assert times == sorted(times)
+    assert len(set(times)) == 700
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[]", 'line 2 needs "role": "user" or "assistant"'),
+        ({"role": "system", "content": "x"}, 'line 2 needs "role"'),
+        ({"role": "user"}, 'line 2 needs "content" with some text'),
+        ({"role": "user", "content": " "}, 'line 2 needs "content" with some text'),
+        (
+            {"role": "user", "content": "x", "created_at": "last May"},
+            "line 2: created_at 'last May' is no ISO 8601 time",
+        ),
+    ],
+)
+async def test_a_line_that_cannot_be_used_keeps_the_whole_file_out(home: Home, line: Any, says: str) -> None:
+    agent = await told(home)
+    with pytest.raises(UsageError, match=says) as caught:
+        await bring_in(home, agent, [LINES[0], line])
+    assert str(caught.value).endswith("nothing was imported")
+    assert await home.search(agent.id, SearchQuery("Porto", "recall")) == []
+
+
+async def test_odd_text_is_imported_clean(home: Home) -> None:
+    agent = await told(home)
+    odd = {"role": "user", "content": "a\x00b\ud800", "id": "x\ud800", "name": "\x00"}
+    assert await bring_in(home, agent, [odd]) == (1, 0)
+    assert await bring_in(home, agent, [odd]) == (0, 1)

@@ -1,0 +1,298 @@
+"""The session database: migrations, refusals in clear sentences, and durability."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlmodel import SQLModel
+
+from agentos.errors import ConfigError, StoreError
+from agentos.llm.offline import OfflineLLM
+from agentos.store import tables
+from agentos.store.database import Database, make_engine, sqlite_url, store_error
+from agentos.store.migrations import HEAD, migrate
+from agentos.testing import LLM_CHECKS, STORE_CHECKS, FunctionLLM, ScriptedLLM, memory_database
+
+SRC = Path(__file__).parent.parent / "src"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "agentos.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    migrate(sqlite_url(path))
+    return sqlite_url(path)
+
+
+def in_memory(_: Path) -> Database:
+    return memory_database()
+
+
+def on_disk(folder: Path) -> Database:
+    url = sqlite_url(folder / "agentos.db")
+    migrate(url)
+    return Database(url)
+
+
+@pytest.mark.parametrize("check", STORE_CHECKS)
+@pytest.mark.parametrize("make", [in_memory, on_disk])
+async def test_conformance(check: Callable[[Any], Any], make: Callable[[Path], Database], tmp_path: Path) -> None:
+    store = make(tmp_path)
+    try:
+        await check(store)
+    finally:
+        await store.close()
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "function": lambda: FunctionLLM(lambda r: "hello"),
+    "scripted": lambda: ScriptedLLM(["hello"] * 3),
+    "offline": OfflineLLM,
+}
+
+
+@pytest.mark.parametrize("check", LLM_CHECKS)
+@pytest.mark.parametrize("make", list(MODELS.values()), ids=list(MODELS))
+async def test_models_conform(check: Callable[[Any], Any], make: Callable[[], Any]) -> None:
+    await check(make())
+
+
+# migrations
+
+
+def test_a_new_database_and_the_same_again(path: Path) -> None:
+    assert migrate(sqlite_url(path)) is None
+    before = path.read_bytes()
+    assert migrate(sqlite_url(path)) is None
+    assert path.read_bytes() == before
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    raw.close()
+
+
+def test_two_that_start_at_once_make_one_schema(path: Path) -> None:
+    code = f"from agentos.store.migrations import migrate; migrate({sqlite_url(path)!r})"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SRC)}) for _ in range(2)
+    ]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert migrate(sqlite_url(path)) is None
+
+
+def test_tables_match_the_models(url: str) -> None:
+    engine = make_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        changes = compare_metadata(context, SQLModel.metadata)
+        names = set(sa.inspect(connection).get_table_names())
+    engine.dispose()
+    assert [c for c in changes if "_fts" not in str(c)] == []
+    assert {t.name for t in SQLModel.metadata.tables.values()} <= names
+    assert tables.MessageRow.__tablename__ in names
+
+
+def test_a_newer_database_is_refused(url: str, path: Path) -> None:
+    set_version(path, "9999")
+    with pytest.raises(StoreError, match=f"version 9999 and this agentos knows {HEAD}; install the newer agentos"):
+        migrate(url)
+
+
+def test_a_backup_is_made_before_an_upgrade(url: str, path: Path) -> None:
+    set_version(path, "0000")
+    with pytest.raises(StoreError, match="cannot be migrated: Can't locate revision identified by '0000'"):
+        migrate(url)  # there is no such version, so the upgrade fails; the copy was made before
+    [backup] = (path.parent / "backups").iterdir()
+    with sqlite3.connect(backup) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0000",)
+        assert raw.execute("SELECT count(*) FROM home").fetchone() == (2,)
+    raw.close()
+
+
+def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE recipes (name TEXT)")
+    raw.close()
+    with pytest.raises(StoreError, match="belongs to another program; move it away or set AGENTOS_HOME"):
+        migrate(sqlite_url(path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda data: b"this is no database at all" * 100, "is not an agentos database; move it away"),
+        (lambda data: data[:100] + os.urandom(8000) + data[8100:], "is damaged; restore the newest copy"),
+        (lambda data: data[:5000], "is damaged; restore the newest copy"),
+    ],
+)
+def test_a_damaged_file_is_named(url: str, path: Path, damage: Callable[[bytes], bytes], says: str) -> None:
+    path.write_bytes(damage(path.read_bytes()))
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    with pytest.raises(StoreError, match=says):
+        migrate(url)
+
+
+def test_a_url_that_cannot_be_used() -> None:
+    with pytest.raises(ConfigError, match="correct AGENTOS_DATABASE_URL"):
+        Database("nonsense://x")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot be opened; check that its folder exists"):
+        migrate(sqlite_url(tmp_path / "nowhere" / "agentos.db"))
+
+
+def test_a_locked_database_is_named(url: str, path: Path) -> None:
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    engine = make_engine(url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=0")  # the ten seconds it waits otherwise
+        with pytest.raises(sa.exc.OperationalError) as caught:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    engine.dispose()
+    holder.close()
+    assert "was locked by another program for 10 s; close that program" in str(store_error(caught.value, url))
+
+
+def test_what_may_not_be_written_is_named() -> None:
+    """As nobody where the tests run as root, whom no mode bits stop."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "agentos.db"
+        migrate(sqlite_url(path))
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+        code = (
+            "import asyncio, os, sys\n"
+            "from agentos.store.database import Database, sqlite_url\n"
+            "from agentos.store.migrations import migrate\n"
+            "from pathlib import Path\n"
+            "url = sqlite_url(Path(sys.argv[1]))\n"
+            "if os.geteuid() == 0: os.setuid(65534)\n"
+            "async def main():\n"
+            "    migrate(url)\n"
+            "    store = Database(url)\n"
+            "    try:\n"
+            "        await store.write(lambda tx: tx.learn_window('m', 1))\n"
+            "    finally:\n"
+            "        await store.close()\n"
+            "asyncio.run(main())\n"
+        )
+        done = run_python(code, str(path))
+        Path(folder).chmod(0o755)
+    assert "agentos.errors.StoreError: " in done.stderr, done.stderr
+    assert "cannot be written; make it writable" in done.stderr or "cannot be opened; check" in done.stderr
+
+
+def test_a_full_disk_keeps_what_was_acknowledged(url: str, path: Path) -> None:
+    """The limit on a file's size stands for the full disk; when there is room again, writing goes on."""
+    code = (
+        "import asyncio, resource, signal, sys\n"
+        "from agentos.errors import StoreError\n"
+        "from agentos.store.database import Database\n"
+        "async def main():\n"
+        "    store = Database(sys.argv[1])\n"
+        "    await store.write(lambda tx: tx.learn_window('before', 1))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))\n"
+        "    kept = 0\n"
+        "    try:\n"
+        "        while kept < 1000:\n"
+        "            await store.write(lambda tx: tx.learn_window(f'{kept}' + 'x' * 4000, 1))\n"
+        "            kept += 1\n"
+        "    except StoreError as error:\n"
+        "        print(kept, error)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "    await store.write(lambda tx: tx.learn_window('after', 1))\n"
+        "    await store.close()\n"
+        "asyncio.run(main())\n"
+    )
+    done = run_python(code, url)
+    assert done.returncode == 0, done.stderr
+    kept, sentence = done.stdout.split(" ", 1)
+    assert "nothing of this step was kept" in sentence
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT count(*) FROM model_window").fetchone() == (int(kept) + 2,)
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    raw.close()
+
+
+# durability
+
+
+async def test_every_connection_is_set_for_durability(url: str) -> None:
+    store = Database(url)
+
+    def pragmas(tx: Any) -> list[Any]:
+        names = ("journal_mode", "synchronous", "secure_delete", "busy_timeout")
+        return [tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+    assert await store.write(pragmas) == ["wal", 2, 1, 10_000]
+    assert await store.read(pragmas) == ["wal", 2, 1, 10_000]
+    await store.close()
+
+
+async def test_one_fsync_serves_the_writes_that_wait(url: str) -> None:
+    store = Database(url)
+    release = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(tx: Any) -> None:
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
+
+    def changes(tx: Any) -> int:
+        return int(tx.connection.exec_driver_sql("PRAGMA data_version").scalar())
+
+    watcher = Database(url)
+    held = store.write(hold)
+    await watcher.read(changes)
+    waiting = [store.write(lambda tx, n=n: tx.learn_window(f"m{n}", n)) for n in range(40)]
+    before = await watcher.read(changes)
+    release.set()
+    await asyncio.gather(held, *waiting)
+    seen = await watcher.read(lambda tx: [tx.learned_window(f"m{n}") for n in range(40)])
+    assert seen == list(range(40))
+    assert await watcher.read(changes) - before <= 2, "forty writes took more than two commits"
+    await asyncio.gather(store.close(), watcher.close())
+
+
+async def test_a_cancelled_waiter_harms_nobody(url: str) -> None:
+    store = Database(url)
+    waiting = [asyncio.ensure_future(store.write(lambda tx, n=n: tx.learn_window(f"m{n}", n))) for n in range(5)]
+    waiting[2].cancel()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [isinstance(d, asyncio.CancelledError) for d in done] == [False, False, True, False, False]
+    assert await store.read(lambda tx: tx.learned_window("m4")) == 4
+    await store.close()
+    await store.close()
+
+
+def set_version(path: Path, version: str) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    raw.close()
+
+
+def run_python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
