@@ -1,5 +1,6 @@
 """Hybrid search: identifiers are always found, words by their stems, meaning by vectors; failures leave the rest."""
 
+import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from agentos.errors import IndexUnavailable, ProviderError
 from agentos.memory import search as search_module
-from agentos.memory.search import HybridSearch, fuse, match_expression
+from agentos.memory.search import HybridSearch, fuse, query_terms
 from agentos.memory.vectors import nearest, to_bytes
 from agentos.messages import Cause, Message, Passage
 from agentos.protocols import SearchQuery
+from agentos.store.lexical import COMMON
 from agentos.testing import ExactIndex, HashEmbedder, ScriptedLLM
 from conftest import Home
 
@@ -81,43 +83,53 @@ async def test_stop_words_count_only_where_there_is_nothing_else(home: Home) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "match", "identifiers"),
+    ("text", "terms", "identifiers"),
     [
-        ("", "", ""),
-        ("?! ...", "", ""),
-        ("where is Ada", '"Ada"', ""),
-        ("the and", '"the" OR "and"', ""),
-        ("order ZX-1234-9f, please", '"ZX-1234-9f" OR "order" OR "please"', '"ZX-1234-9f"'),
-        ('say "hi" (there)', '"say" OR "hi"', ""),
-        ("NEAR(a b) AND c*", '"NEAR" OR "b" OR "AND" OR "c"', ""),
+        ("", [], []),
+        ("?! ...", [], []),
+        ("where is Ada", ["Ada"], []),
+        ("the and", ["the", "and"], []),
+        ("order ZX-1234-9f, please", ["ZX-1234-9f", "order", "please"], ["ZX-1234-9f"]),
+        ('say "hi" (there)', ["say", "hi"], []),
+        ("in May 2023 at 12345", ["12345", "May", "2023"], ["12345"]),
+        (
+            "mail ada@example.org about well-known sci-fi",
+            ["ada@example.org", "mail", "well", "known", "sci", "fi"],
+            ["ada@example.org"],
+        ),
     ],
 )
-def test_match_expressions(text: str, match: str, identifiers: str) -> None:
-    assert match_expression(text)[1] == identifiers
-    if "NEAR" not in text:
-        assert match_expression(text)[0] == match
+def test_query_terms(text: str, terms: list[str], identifiers: list[str]) -> None:
+    assert query_terms(text) == (terms, identifiers)
 
 
-@settings(max_examples=300)
-@given(text=st.text(max_size=60))
-def test_no_query_breaks_the_full_text_search(text: str) -> None:
-    import sqlite3
+async def test_no_query_breaks_the_full_text_search(home: Home) -> None:
+    agent_id = await fill(home, ["NEAR the harbour", "AND so on"], embed=False)
 
-    match, identifiers = match_expression(text.encode("utf-8", "replace").decode())
-    for expression in filter(None, (match, identifiers)):
-        _FTS.execute("SELECT * FROM t WHERE t MATCH ?", (f"({expression})",)).fetchall()
-    assert isinstance(_FTS, sqlite3.Connection)
+    @settings(max_examples=300)
+    @given(
+        text=st.text(max_size=60) | st.sampled_from(["NEAR(a b) AND c*", 'x "y', "a:b", "^a", "-a", "{a}: b", "a + b"])
+    )
+    def search(text: str) -> None:
+        terms, identifiers = query_terms(text.encode("utf-8", "replace").decode())
+        asyncio.run_coroutine_threadsafe(find(terms), loop).result()
+        asyncio.run_coroutine_threadsafe(find(identifiers), loop).result()
+
+    async def find(terms: list[str]) -> list[int]:
+        read = home.store.read(lambda tx: tx.lexical_passages(agent_id, terms, tags=(), start=None, end=None, limit=9))
+        return await read
+
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(search)
+    assert len(await find(["NEAR", "AND"])) == 2
 
 
-def _fts() -> Any:
-    import sqlite3
-
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
-    connection.execute("CREATE VIRTUAL TABLE t USING fts5(x, tokenize='porter unicode61 remove_diacritics 2')")
-    return connection
-
-
-_FTS = _fts()
+async def test_common_words_do_not_hide_what_is_rare(home: Home) -> None:
+    texts = [f"the boat number {n} lies in the harbour" for n in range(COMMON + 1)]
+    agent_id = await fill(home, [*texts, "the boat Esmeralda lies in the harbour", "Esmeralda sang"], embed=False)
+    found = await texts_of(home.search, agent_id, "boat Esmeralda harbour")
+    assert set(found) == {"the boat Esmeralda lies in the harbour", "Esmeralda sang"}
+    assert len(await texts_of(home.search, agent_id, "boat harbour lies")) == 10
 
 
 def test_fusion_adds_reciprocal_ranks() -> None:

@@ -43,8 +43,8 @@ async def edit_block(
 ) -> tuple[Block, Block]:
     """Rewrite a block as a person; the agent is told at its next step. Returns it (before, after).
 
-    The limits that hold for the model hold here: beyond them is a `UsageError`. `expected` is the version the person saw: when the
-    block changed since, `UsageError` shows both.
+    The limits that hold for the model hold here: beyond them is a `UsageError`. `expected` is the
+    version the person saw: when the block changed since, `UsageError` shows how it reads now.
     """
     agent_id = turn.state.agent.id
 

@@ -204,8 +204,8 @@ class Runtime:
         settings = self.settings
         limits = Limits(who.max_steps or settings.max_steps, settings.max_turn_tokens, settings.max_turn_cost_usd)
         record = AgentRecord(
-            id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(), model=model or who.model,
-            tools=self._known_tools(who), limits=limits,
+            id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(),
+            model=model or who.model, tools=self._known_tools(who), limits=limits,
         )  # fmt: skip
 
         def work(tx: Any) -> None:

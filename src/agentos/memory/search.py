@@ -61,26 +61,26 @@ class HybridSearch:
 
         A query without a single word has no hits. Neither an embedder nor an index that fails stops a search.
         """
-        match, identifiers = match_expression(query.text)
-        if not match:
+        terms, identifiers = query_terms(query.text)
+        if not terms:
             return []
         wanted = max(CANDIDATES, (query.page + 1) * query.limit)
         rank = self._rank_messages if query.scope == "recall" else self._rank_passages
-        ranked, rows = await rank(agent_id, query, (match, identifiers), wanted, not_run)
+        ranked, rows = await rank(agent_id, query, (terms, identifiers), wanted, not_run)
         page = ranked[query.page * query.limit : (query.page + 1) * query.limit]
         found = [_to_hit(rows[key], score, why) for key, score, why in page]
         return sorted(found, key=lambda hit: (hit.created_at, hit.ref), reverse=True)
 
     async def _rank_messages(
-        self, agent_id: str, q: SearchQuery, matches: tuple[str, str], wanted: int, not_run: str | None
+        self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int, not_run: str | None
     ) -> tuple[list[Ranked], dict[int, Message | Passage]]:
         """Full text finds; vectors re-rank what it found; messages that only ask count less."""
         roles = q.roles or ("user", "assistant")
 
         def find(tx: Any) -> tuple[list[int], list[int], list[Message]]:
             lexical, exact = (
-                tx.lexical_messages(agent_id, m, roles=roles, start=q.start, end=q.end, not_run=not_run, limit=wanted)
-                for m in matches
+                tx.lexical_messages(agent_id, t, roles=roles, start=q.start, end=q.end, not_run=not_run, limit=wanted)
+                for t in terms
             )
             return lexical, exact, tx.messages(agent_id, [*lexical, *exact])
 
@@ -100,14 +100,14 @@ class HybridSearch:
         return [key for key, _ in nearest(vectors[0], rows, len(rows))]
 
     async def _rank_passages(
-        self, agent_id: str, q: SearchQuery, matches: tuple[str, str], wanted: int, _: str | None
+        self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int, _: str | None
     ) -> tuple[list[Ranked], dict[int, Message | Passage]]:
         """Full text and the nearest vectors, each over all of the agent's valid passages."""
         near = await self._nearest(agent_id, q.text, wanted)
 
         def find(tx: Any) -> tuple[list[int], list[int], list[Passage]]:
             lexical, exact = (
-                tx.lexical_passages(agent_id, m, tags=q.tags, start=q.start, end=q.end, limit=wanted) for m in matches
+                tx.lexical_passages(agent_id, t, tags=q.tags, start=q.start, end=q.end, limit=wanted) for t in terms
             )
             return lexical, exact, tx.passages(agent_id, [*lexical, *exact, *near])
 
@@ -153,18 +153,17 @@ class HybridSearch:
             after = rows[-1][0]
 
 
-def match_expression(text: str) -> tuple[str, str]:
-    """(an FTS5 expression for the words of `text`, one for its identifiers alone); empty where there are none.
+def query_terms(text: str) -> tuple[list[str], list[str]]:
+    """(the words of `text` worth searching for, its identifiers among them); empty where there are none.
 
     Stop words are left out unless there is nothing else. An identifier (a UUID, an order number, a
-    URL, an address) is matched as a phrase, so that all its parts stand together.
+    URL, an address) is one term: its parts must stand together.
     """
     chunks = [chunk.strip(".,;:!?\"'()[]{}<>") for chunk in text.split()[:200]]
     identifiers = [c for c in chunks if _IDENTIFIER.fullmatch(c) and re.search(r"\w", c)]
     words = re.findall(r"\w+", " ".join(c for c in chunks if c not in identifiers))
     kept = [w for w in words if w.lower() not in STOP_WORDS] or words
-    terms = dict.fromkeys([*(_phrase(i) for i in identifiers), *(_phrase(w) for w in kept)])
-    return " OR ".join(terms), " OR ".join(dict.fromkeys(_phrase(i) for i in identifiers))
+    return list(dict.fromkeys([*identifiers, *kept])), list(dict.fromkeys(identifiers))
 
 
 def fuse(
@@ -196,10 +195,6 @@ def only_asks(text: str) -> bool:
     """Whether a text is a single question."""
     stripped = text.strip()
     return stripped.endswith("?") and not re.search(r"[.!?]\s", stripped)
-
-
-def _phrase(text: str) -> str:
-    return '"' + text.replace('"', " ") + '"'
 
 
 def _within(passage: Passage, query: SearchQuery) -> bool:

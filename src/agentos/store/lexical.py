@@ -1,6 +1,8 @@
 """Lexical search in SQL: FTS5 (porter stems) over messages and passages."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,13 +24,19 @@ ORDER BY rank LIMIT :limit
 """
 
 
+COMMON = 5000
+"""Rows from which a word is common (to rank by it costs more than it tells), and an agent large."""
+ENOUGH = 10
+"""Rows with all the words of a question after which rows with only some of them are not looked for."""
+
+
 class LexicalRows(Rows):
-    """Ranked full-text queries; `match` is an FTS5 expression over the text."""
+    """Ranked full-text queries; `terms` are words, or phrases whose parts must stand together."""
 
     def lexical_messages(
         self,
         agent_id: str,
-        match: str,
+        terms: Sequence[str],
         *,
         roles: tuple[str, ...],
         start: datetime | None,
@@ -36,7 +44,7 @@ class LexicalRows(Rows):
         not_run: str | None = None,
         limit: int,
     ) -> list[int]:
-        """Ids of the agent's messages that match, best first; messages of the run `not_run` still in context are left out."""
+        """Ids of the agent's messages that hold any term, best first; not what `not_run` still has in context."""
         filters, values = _time_filter("m", start, end)
         filters += " AND m.role IN :roles"
         values["roles"] = list(roles)
@@ -45,33 +53,65 @@ class LexicalRows(Rows):
             filters += " AND (m.run_id IS NULL OR m.run_id != :not_run OR m.seq <= a.head_seq)"
             values["not_run"] = not_run
         query = sa.text(_MESSAGES.format(filters=filters)).bindparams(sa.bindparam("roles", expanding=True))
-        return self._ids(query, agent_id, match, limit, values)
+        return self._ids(query, "message", agent_id, terms, limit, values)
 
     def lexical_passages(
         self,
         agent_id: str,
-        match: str,
+        terms: Sequence[str],
         *,
         tags: tuple[str, ...],
         start: datetime | None,
         end: datetime | None,
         limit: int,
     ) -> list[int]:
-        """Ids of the agent's valid passages that match, best first."""
+        """Ids of the agent's valid passages that hold any term, best first."""
         filters, values = _time_filter("p", start, end)
         query = sa.text(_PASSAGES.format(filters=filters + (_TAGGED if tags else "")))
         if tags:
             query = query.bindparams(sa.bindparam("tags", expanding=True))
             values["tags"] = list(tags)
-        return self._ids(query, agent_id, match, limit, values)
+        return self._ids(query, "passage", agent_id, terms, limit, values)
 
-    def _ids(self, query: sa.TextClause, agent_id: str, match: str, limit: int, values: dict[str, Any]) -> list[int]:
-        if not match:
+    def _ids(
+        self, query: sa.TextClause, name: str, agent_id: str, terms: Sequence[str], limit: int, values: dict[str, Any]
+    ) -> list[int]:
+        if not terms:
             return []
-        # the agent's own token keeps the match inside one agent's rows however many agents there are
-        own = agent_id.rsplit("-", 1)[-1]
-        values |= {"agent_id": agent_id, "match": f'agent_id : "{own}" AND - agent_id : ({match})', "limit": limit}
-        return [row[0] for row in self.connection.execute(query, values)]
+        # A small agent's own token keeps the match inside its rows however many agents there are;
+        # a large one's would cost more than the rows of others that it spares.
+        own = "" if self._is_large(name, agent_id) else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
+        found: dict[int, None] = {}
+        for expression in self._expressions(name, [_phrase(term) for term in terms]):
+            values |= {"agent_id": agent_id, "match": f"{own}- agent_id : ({expression})", "limit": limit}
+            found |= dict.fromkeys(row[0] for row in self.connection.execute(query, values))
+            if len(found) >= ENOUGH:
+                break
+        return list(found)[:limit]
+
+    def _expressions(self, name: str, phrases: list[str]) -> list[str]:
+        """What to search for, the most telling first: rows with any of the words, unless some are common.
+
+        With common words: rows that hold all of them, then rows with any of the rest, or where all are
+        common, rows that hold two which follow each other in the question.
+        """
+        rare = [phrase for phrase in phrases if not self._is_common(name, phrase)]
+        if len(rare) == len(phrases) or len(phrases) == 1:
+            return [" OR ".join(phrases)]
+        pairs = [f"({a} AND {b})" for a, b in pairwise(phrases)]
+        return [" AND ".join(phrases), " OR ".join(rare or pairs)]
+
+    def _is_common(self, name: str, phrase: str) -> bool:
+        query = sa.text(f"SELECT 1 FROM {name}_fts WHERE {name}_fts MATCH :match LIMIT 1 OFFSET {COMMON}")
+        return self.connection.execute(query, {"match": f"- agent_id : {phrase}"}).scalar() is not None
+
+    def _is_large(self, name: str, agent_id: str) -> bool:
+        query = sa.text(f"SELECT 1 FROM {name} WHERE agent_id = :agent_id LIMIT 1 OFFSET {COMMON}")
+        return self.connection.execute(query, {"agent_id": agent_id}).scalar() is not None
+
+
+def _phrase(text: str) -> str:
+    return '"' + text.replace('"', " ") + '"'
 
 
 _TAGGED = " AND EXISTS (SELECT 1 FROM json_each(p.tags) WHERE json_each.value IN :tags)"
