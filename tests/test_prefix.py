@@ -22,7 +22,7 @@ from agentos.settings import Settings
 from agentos.testing import ExactIndex, FunctionLLM, HashEmbedder, call, say
 from conftest import Home, collect, memory_home
 
-ALLOWED = {"start", "page_out", "pause", "system", "tools", "model", "blocks"}
+ALLOWED = {"start", "reset", "page_out", "pause", "system", "tools", "model", "blocks"}
 
 
 @dataclass
@@ -145,8 +145,9 @@ def check_reasons(watcher: Watcher, actions: set[str]) -> None:
         assert "blocks" not in watcher.reasons
     if not actions & {"pause", "timers"}:
         assert "pause" not in watcher.reasons
+    assert watcher.reasons.count("start") <= 1
     if "new" not in actions:
-        assert watcher.reasons.count("start") <= 1
+        assert "reset" not in watcher.reasons
     assert not {"system", "tools", "model"} & set(watcher.reasons)
 
 

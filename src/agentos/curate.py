@@ -13,7 +13,6 @@ from agentos.messages import Block, Cause, Message, Passage, clean_text
 from agentos.protocols import Clock, Store
 
 _UNDOABLE = ("block.append", "block.replace", "block.edit", "passage.insert", "passage.delete", "undo.")
-_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -244,18 +243,18 @@ async def import_conversation(store: Store, clock: Clock, agent_id: str, lines: 
     `UsageError` names the first line that cannot be used; nothing of the file is kept then.
     """
     messages = list(_parse_lines(lines, agent_id, clock.now()))
-    keys = [m.external_id or "" for m in messages]
-    known = await store.read(lambda tx: tx.known_externals(agent_id, keys))
-    fresh = [m for m in messages if m.external_id not in known]
 
-    def work(tx: Any) -> None:
+    def work(tx: Any) -> int:
+        known = tx.known_externals(agent_id, [m.external_id or "" for m in messages])
+        fresh = [m for m in messages if m.external_id not in known]
         for message in fresh:
             tx.add_message(message)
         if fresh:
             tx.journal(Cause(agent_id, "import"), "import", agent_id, f"{len(fresh)} messages")
+        return len(fresh)
 
-    await store.write(work)
-    return Imported(len(fresh), len(messages) - len(fresh))
+    added = await store.write(work)
+    return Imported(added, len(messages) - added)
 
 
 def _parse_lines(lines: Iterable[str], agent_id: str, now: datetime) -> Iterator[Message]:

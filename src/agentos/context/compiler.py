@@ -54,7 +54,7 @@ def rebase_reason(state: AgentState, parts: dict[str, str], now: datetime, cache
     """
     snapshot = state.agent.snapshot
     if snapshot is None:
-        return "start"
+        return "start" if state.agent.last_step_at is None else "reset"
     for name in ("system", "tools", "model", "blocks"):
         if snapshot.parts.get(name) != parts[name]:
             return name

@@ -19,10 +19,12 @@ PARKED = "parked"
 """Tag of passages that hold text a full block refused."""
 EXCERPT = 700
 """Characters of a hit that a search shows; `page_in` shows the rest."""
+MOST_PAGED_IN = 500
+"""Messages and passages that one `page_in` may ask for; the room shows fewer."""
 SEARCH_TOOLS = ("archival_memory_search", "conversation_search", "page_in")
 
 Limit = Annotated[int, Field(ge=1, le=50)]
-Page = Annotated[int, Field(ge=0, le=1000)]
+Page = Annotated[int, Field(ge=0, le=100)]
 
 
 def core_memory_append(context: ToolContext, label: str, content: str) -> Effect:
@@ -108,11 +110,11 @@ async def conversation_search(
     limit: Limit = 10,
     page: Page = 0,
 ) -> Effect:
-    """Search every past message by words and meaning; the best hits are shown newest first.
+    """Search past messages by words and meaning; the best hits are shown newest first.
 
     Args:
         query: What to look for.
-        roles: Only messages of these roles: user, assistant, tool.
+        roles: Only messages of these roles: user, assistant, tool. Without it, what the user and you said.
         start: Only from this ISO date or time on (included).
         end: Only up to this ISO date or time (included).
         limit: Hits on a page.
@@ -137,6 +139,8 @@ async def page_in(context: ToolContext, ids: list[str]) -> Effect:
         ids: Ids such as m12 or p3, ranges such as m12-m20, or m12@4000 to go on at character 4000.
     """
     wanted = [_parse_ref(ref) for ref in ids[:100]]
+    if (count := sum(last - first + 1 for _, first, last, _ in wanted)) > MOST_PAGED_IN:
+        raise ToolError(f"these are {count} ids and at most {MOST_PAGED_IN} can be shown; ask for less")
     numbers = {
         kind: sorted({n for k, first, last, _ in wanted if k == kind for n in range(first, last + 1)}) for kind in "mp"
     }
@@ -312,8 +316,8 @@ def _parse_ref(ref: str) -> tuple[str, int, int, int]:
     if not found:
         raise ToolError(f"{ref!r} is not an id; ids look like m12, p3, m12-m20 or m12@4000")
     first, last = int(found[2]), int(found[3] or found[2])
-    if not first <= last < first + 500:
-        raise ToolError(f"the range {ref!r} is empty or longer than 500; ask for less")
+    if last < first:
+        raise ToolError(f"the range {ref!r} is empty; write the lower number first")
     return found[1], first, last, int(found[4] or 0)
 
 
