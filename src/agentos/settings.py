@@ -77,10 +77,11 @@ def load_settings(environ: Mapping[str, str] | None = None, **flags: Any) -> Set
         values |= _read_toml(path)
     values |= {name: environ[key] for key, name in _ENVIRONMENT.items() if environ.get(key)}
     values |= {name: value for name, value in flags.items() if value is not None}
-    if "home" in values:
-        values["home"] = Path(values["home"]).expanduser().absolute()
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
+        return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+    except RuntimeError as error:  # `~somebody` who is not there
+        raise ConfigError(f"AGENTOS_HOME {str(values['home'])!r} names no folder: {error}; give a full path") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -7,6 +7,7 @@ from types import FrameType
 
 import agentos
 from agentos.errors import AgentOSError
+from agentos.messages import clean_text
 
 
 def main() -> None:
@@ -19,10 +20,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # bytes that are not UTF-8 arrive as lone surrogates, which no database or provider takes
+    sys.argv = [argument if os.path.exists(argument) else clean_text(argument) for argument in sys.argv]
     try:
         from agentos.cli.app import app  # typer takes 50 ms, which `--version` need not pay
 
         app(prog_name="agentos")
+    except KeyboardInterrupt:  # while starting; a command under way handles its own
+        sys.exit(130)
     except AgentOSError as error:
         from agentos.cli.output import complain
 

@@ -322,7 +322,8 @@ def load_litellm() -> Any:
 
 def _mute() -> None:
     """Ignore the warnings that litellm's own types cause; a caller may have reset the filters it sets on import."""
-    for message in (".*`ReadOnly` qualifier.*", "Pydantic serializer warnings.*"):
+    # the last: where a request fails early, it leaves a coroutine of its own that it never awaits
+    for message in (".*`ReadOnly` qualifier.*", "Pydantic serializer warnings.*", "coroutine 'OpenAIChatCompletion.*"):
         warnings.filterwarnings("ignore", message=message)
 
 
