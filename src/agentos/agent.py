@@ -13,11 +13,11 @@ from agentos.actions.begin import begin, tell
 from agentos.actions.call import run_call
 from agentos.actions.end import end
 from agentos.actions.page_out import page_out
-from agentos.actions.saved import load_state, turn_result
+from agentos.actions.saved import load_state, require_agent, turn_result
 from agentos.actions.turn import Parts, Turn, utc_offset
 from agentos.context import pager
 from agentos.context.tokens import clip
-from agentos.errors import ConfigError, UsageError
+from agentos.errors import UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Block, Message, Origin, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
@@ -42,22 +42,25 @@ class Agent:
         self._lock = lock
         self._turn: Turn | None = None
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, until: InboxItem | None = None) -> AsyncGenerator[Event, None]:
         """Do everything that is due: unfinished turns first, then waiting input, then timers.
 
         An interrupted turn goes on here where it stopped: the next action is computed from what is saved.
+        With `until` it ends behind that input's turn, and leaves what came later to whoever sent it.
         """
         async with self._lock(self.id):
-            turn = await self._open()
-            count = 0
+            turn = await self._open(locked=True)
+            count, answered = 0, None
             try:
                 while not isinstance(action := next_action(turn.state, turn.room()), Idle):
                     count = 0 if isinstance(action, Begin) else count
                     async with aclosing(_PERFORM[type(action)](turn, action)) as events:
                         async for event in events:
-                            run_id = event.run_id or turn.run.id
-                            yield replace(event, run_id=run_id, seq=count)
+                            yield replace(event, run_id=event.run_id or turn.run.id, seq=count)
                             count += 1
+                            answered = event.inbox_id if isinstance(event, TurnEnded) else None
+                    if until is not None and answered == until.id:
+                        return
                     if turn.stale:
                         await turn.refresh()
             except BaseException:
@@ -65,21 +68,21 @@ class Agent:
                 raise
 
     async def send(self, text: str, *, otid: str | None = None) -> AsyncGenerator[Event, None]:
-        """Save `text` as the user's, then run; the last event of its turn is a `TurnEnded`.
+        """Save `text` as the user's, then run; the last event is the `TurnEnded` of its turn.
 
         `otid` is an idempotency key: the same one again runs nothing twice and yields the same end.
         """
         item = await self.accept([text], otid=otid)
         ended = False
-        async with aclosing(self.run()) as events:
+        async with aclosing(self.run(until=item)) as events:
             async for event in events:
-                ended = ended or (isinstance(event, TurnEnded) and event.inbox_id == item.id)
+                ended = isinstance(event, TurnEnded) and event.inbox_id == item.id
                 yield event
         if not ended and (result := await self.result(item)) is not None:
             yield TurnEnded(result, item.id, run_id=result.run_id)  # run by another process, or long ago
 
     async def ask(self, text: str, *, otid: str | None = None) -> TurnResult:
-        """Send `text` and wait for the turn's end."""
+        """Send `text` and wait for the end of its turn."""
         result: TurnResult | None = None
         async with aclosing(self.send(text, otid=otid)) as events:
             async for event in events:
@@ -113,6 +116,7 @@ class Agent:
         ]  # fmt: skip
 
         def work(tx: Any) -> tuple[InboxItem, bool]:
+            require_agent(tx, self.id)
             item, new = tx.accept(InboxItem(0, self.id, now, otid, digest), messages)
             run = tx.run(item.run_id) if item.run_id else None
             again = not new and run is not None and run.stop_reason == "llm_error"
@@ -142,7 +146,7 @@ class Agent:
     async def compact(self) -> AsyncGenerator[Event, None]:
         """Page out now: all but the newest exchange. Nothing happens while a turn is unfinished."""
         async with self._lock(self.id):
-            turn = await self._open()
+            turn = await self._open(locked=True)
             evicted = pager.before_newest_exchange(turn.state.queue)
             if turn.state.run is None and evicted:
                 async for event in page_out(turn, PageOut(tuple(evicted), saving_step="not asked")):
@@ -151,7 +155,7 @@ class Agent:
     async def new_conversation(self) -> None:
         """Empty the message queue and the summary; memory stays, and every message can still be found."""
         async with self._lock(self.id):
-            turn = await self._open()
+            turn = await self._open(locked=True)
             agent = turn.state.agent
 
             def work(tx: Any) -> None:
@@ -178,20 +182,22 @@ class Agent:
         """Why core memory with these blocks would crowd out the conversation; None when it fits."""
         return self._turn.crowding(blocks) if self._turn else None
 
-    async def _open(self) -> Turn:
-        """The agent's state in memory, read anew when somebody else changed it."""
+    async def _open(self, *, locked: bool = False) -> Turn:
+        """The agent's state in memory, read anew when somebody else changed it.
+
+        What a running turn holds is its own to renew; but who has just got the lock must see how far
+        another process went with that turn.
+        """
         agent_id, now = self.id, self.parts.clock.now()
         if self._turn is None:
 
             def work(tx: Any) -> tuple[AgentState, int | None]:
-                if tx.agent(agent_id) is None:
-                    raise ConfigError(f"there is no agent {agent_id!r}; `agentos agents list` shows all")
                 return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name)
 
             state, learned = await self.parts.store.read(work)
             # a model's window may take seconds to find out: not on the event loop
             await asyncio.to_thread(getattr, self.parts.llm, "context_window")
             self._turn = Turn(self.parts, state, learned)
-        elif self._turn.state.run is None:  # what a running turn holds is its own to renew
+        elif locked or self._turn.state.run is None:
             await self._turn.refresh()
         return self._turn

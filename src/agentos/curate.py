@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agentos.actions.turn import Turn, utc_offset
@@ -280,7 +280,7 @@ def _parse_lines(lines: Iterable[str], agent_id: str, now: datetime) -> Iterator
 def _parse_line(number: int, line: str) -> dict[str, Any]:
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"line {number} is not JSON ({error}); nothing was imported") from None
     if not isinstance(values, dict) or values.get("role") not in ("user", "assistant"):
         raise UsageError(f'line {number} needs "role": "user" or "assistant"; nothing was imported')
@@ -294,9 +294,12 @@ def _parse_time(number: int, value: object, last: datetime) -> datetime:
         return last
     try:
         when = datetime.fromisoformat(str(value))
-    except ValueError:
+        when = when if when.tzinfo else when.replace(tzinfo=last.tzinfo)
+        # a moment on: the time of a next line that has none must exist as well
+        _ = when.astimezone(UTC) + timedelta(days=1)
+    except (ValueError, OverflowError):
         raise UsageError(f"line {number}: created_at {value!r} is no ISO 8601 time; nothing was imported") from None
-    return when if when.tzinfo else when.replace(tzinfo=last.tzinfo)
+    return when
 
 
 def _optional(values: dict[str, Any], name: str) -> str | None:

@@ -168,7 +168,7 @@ class Runtime:
         """The agent called `name`, made from `persona` on first use. `model` holds for this object only."""
         record = await self.store.read(lambda tx: tx.agent_named(name))
         if record is None:
-            record = await self.create_agent(name, persona=persona or "assistant")
+            record = await self._created_once(name, persona or "assistant")
         elif persona is not None and persona != record.persona:
             load_persona(persona, self.persona_folders)  # says so when there is no such persona at all
             raise UsageError(
@@ -198,8 +198,12 @@ class Runtime:
 
         `model` becomes its own; None takes the persona's, and at each start the one of the settings.
         """
-        if not name or len(name) > 100 or any(not c.isprintable() or c in "/\\" for c in name):
-            raise UsageError(f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes")
+        odd = name.startswith((".", "-")) or any(not c.isprintable() or c in "/\\" for c in name)
+        if odd or not 0 < len(name) <= 100:
+            raise UsageError(
+                f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes, "
+                "the first no dot or hyphen"
+            )
         who = load_persona(persona, self.persona_folders)
         settings = self.settings
         limits = Limits(who.max_steps or settings.max_steps, settings.max_turn_tokens, settings.max_turn_cost_usd)
@@ -215,6 +219,16 @@ class Runtime:
 
         await self.store.write(work)
         return record
+
+    async def _created_once(self, name: str, persona: str) -> AgentRecord:
+        """A new agent, or the one of that name which another process made in the same moment."""
+        try:
+            return await self.create_agent(name, persona=persona)
+        except UsageError:
+            record = await self.store.read(lambda tx: tx.agent_named(name))
+            if record is None:
+                raise
+            return record
 
     async def delete_agent(self, agent_id: str) -> None:
         """Remove an agent with all it knows; blocks it shares with others stay with them."""
@@ -257,7 +271,10 @@ class Runtime:
                 except Timeout:
                     await asyncio.sleep(0.05)
             else:
-                raise AgentBusy("another process has been running a turn of this agent for 30 s; wait or stop it there")
+                raise AgentBusy(
+                    "another process has been running a turn of this agent for 30 s; the message is saved and is "
+                    "answered there or at the next start, so do not send it again"
+                )
             try:
                 yield
             finally:

@@ -12,7 +12,7 @@ from agentos.actions.end import end
 from agentos.actions.saved import rebase
 from agentos.actions.turn import Turn, fit_window
 from agentos.context.compiler import rebase_reason
-from agentos.context.tokens import PER_MESSAGE, clip, prompt_tokens
+from agentos.context.tokens import PER_MESSAGE, clip, prompt_tokens, scaled
 from agentos.errors import ContextOverflow, ProviderError
 from agentos.events import Event, Heartbeat, Retry, TextDelta, ToolCallEvent
 from agentos.messages import Message, Reply, Usage, clean_text
@@ -167,12 +167,12 @@ def _expected_cache(turn: Turn, now: datetime) -> tuple[int, str]:
 def _anchor(turn: Turn, message: Message, usage: Usage) -> dict[str, Any]:
     """The reported size of this step's prompt, and how it compares with our estimate of the same."""
     ours = turn.head_tokens() + turn.counter.messages(turn.state.queue)
-    return {
-        "anchor_seq": message.seq,
-        # the reply comes back in the next prompt with its role and separators
-        "anchor_tokens": usage.prompt_tokens + usage.completion_tokens + PER_MESSAGE,
-        "token_ratio": min(3.0, max(0.5, usage.prompt_tokens / max(1, ours))),
-    }
+    ratio = min(3.0, max(0.5, usage.prompt_tokens / max(1, ours)))
+    # the reply comes back in the next prompt with its role and separators, but clipped and without spare reasoning
+    reply = usage.completion_tokens + PER_MESSAGE
+    if message.shown is not None or any(call.error for call in message.calls):
+        reply = scaled(turn.counter.wire(message.wire), ratio)
+    return {"anchor_seq": message.seq, "anchor_tokens": usage.prompt_tokens + reply, "token_ratio": ratio}
 
 
 async def _failed(turn: Turn, asked: _Asked, error: ProviderError) -> AsyncGenerator[Event, None]:

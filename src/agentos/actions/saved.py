@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from agentos.context.compiler import take_snapshot
+from agentos.errors import UsageError
 from agentos.events import TurnResult
 from agentos.messages import Block, Cause, Message
-from agentos.state import AgentState, RunRecord
+from agentos.state import AgentRecord, AgentState, RunRecord
 
 
 def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
     """The saved state of an agent: what the loop needs and nothing of its past."""
-    agent = tx.agent(agent_id)
+    agent = require_agent(tx, agent_id)
     run = tx.unfinished_run(agent_id)
     state = AgentState(
         agent=agent,
@@ -30,6 +31,14 @@ def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
     pending = {call.id for call in state.pending_calls()}
     state.started = tx.started_calls(run.id) & pending if run and pending else set()
     return state
+
+
+def require_agent(tx: Any, agent_id: str) -> AgentRecord:
+    """The agent's row; `UsageError` when it was deleted meanwhile."""
+    agent: AgentRecord | None = tx.agent(agent_id)
+    if agent is None:
+        raise UsageError("this agent was deleted; `agentos agents list` shows which there are")
+    return agent
 
 
 def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str], reason: str) -> None:

@@ -1,5 +1,6 @@
 """The command line: prints and serves events, holds no logic of agents."""
 
+import errno
 import os
 import signal
 import sys
@@ -26,6 +27,13 @@ def main() -> None:
         from agentos.cli.app import app  # typer takes 50 ms, which `--version` need not pay
 
         app(prog_name="agentos")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        from agentos.cli.output import complain
+
+        complain(f"the output cannot be written: {error.strerror}; free some space or write elsewhere")
+        sys.exit(1)
     except KeyboardInterrupt:  # while starting; a command under way handles its own
         sys.exit(130)
     except AgentOSError as error:
@@ -43,8 +51,9 @@ def _leave_on_signal(number: int, _frame: FrameType | None) -> None:
 
 
 def _flush() -> None:
-    """Write what is left; a reader that went away (`| head`) is no error."""
+    """Write what is left; a reader that went away (`| head`) is no error, a full disk was named already."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -193,6 +193,7 @@ async def reindex(fresh: bool) -> int:
             console.print(Text(_progress(report), style="quiet"), end="\r")
 
     async with open_runtime() as runtime:
+        await runtime.sync.drain()  # what waits is taken in first, so that the check covers it
         report = await runtime.sync.reindex(progress, fresh=fresh)
     if report.set_aside:
         show(f"the damaged index was moved to {safe(report.set_aside)}")

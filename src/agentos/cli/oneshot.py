@@ -43,7 +43,7 @@ def _piped() -> str:
 
 def _lines() -> Iterator[str]:
     """The lines of stdin that say something, as they come."""
-    while raw := sys.stdin.buffer.readline():
+    while sys.stdin is not None and (raw := sys.stdin.buffer.readline()):
         if text := raw.decode("utf-8", "replace").strip():
             yield text
 

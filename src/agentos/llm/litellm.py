@@ -57,7 +57,7 @@ class LiteLLM:
         backoff_seconds: float = 1.0,
     ) -> None:
         self.name = model
-        self._api_base = api_base
+        self._api_base = _checked_url(api_base)
         self._api_key = api_key
         self._window = context_window
         self._timeout = request_timeout_seconds
@@ -318,6 +318,19 @@ def load_litellm() -> Any:
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+def _checked_url(url: str | None) -> str | None:
+    """`url` where it can be one; `ConfigError` says what it should look like."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
+            return url
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        pass
+    raise ConfigError(f"AGENTOS_API_BASE {url!r} is no URL of a server; write it like http://127.0.0.1:8080/v1")
 
 
 def _mute() -> None:

@@ -209,8 +209,11 @@ def make_engine(url: str, in_memory: bool = False) -> sa.Engine:
             "poolclass": sa.NullPool,
             "connect_args": {"check_same_thread": False, "timeout": _BUSY_SECONDS},
         }
+    # a path is no URL: what looks like a query or an escape in it is part of a name
+    path = url.removeprefix("sqlite:///")
+    target = sa.URL.create("sqlite", database=path) if url.startswith("sqlite:///") and not in_memory else url
     try:
-        engine = sa.create_engine(url, **options)
+        engine = sa.create_engine(target, **options)
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(f"the database URL cannot be used: {error}; correct AGENTOS_DATABASE_URL") from None
     if engine.dialect.name == "sqlite":
@@ -238,7 +241,10 @@ def store_error(error: DBAPIError, url: str) -> StoreError:
         ("readonly", f"{place} cannot be written; make it writable or set AGENTOS_HOME to another folder"),
         ("unable to open", f"{place} cannot be opened; check that its folder exists and is yours, or set AGENTOS_HOME"),
         ("locked", f"{place} was locked by another program for {_BUSY_SECONDS} s; close that program and try again"),
-        ("malformed", f"{place} is damaged; restore the newest copy from its backups folder"),
+        (
+            "malformed",
+            f"{place} is damaged; put back a copy (backups/ holds those made before a migration), or move it away",
+        ),
         ("not a database", f"{place} is not an agentos database; move it away or set AGENTOS_HOME"),
         ("disk I/O", f"the disk of {place} reports an I/O error; check the disk, nothing of this step was kept"),
     ):

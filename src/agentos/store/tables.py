@@ -116,7 +116,7 @@ class MessageRow(SQLModel, table=True):
 
     __tablename__ = "message"
     __table_args__ = (
-        Index("ix_message_queue", "agent_id", "seq"),
+        Index("ix_message_queue", "agent_id", "seq", unique=True),
         Index("ix_message_time", "agent_id", "created_at"),
         Index("ix_message_external", "agent_id", "external_id", unique=True),
         _NEVER_REUSED,

@@ -126,7 +126,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_message_external", "message", ["agent_id", "external_id"], unique=True)
     op.create_index("ix_message_inbox_id", "message", ["inbox_id"])
-    op.create_index("ix_message_queue", "message", ["agent_id", "seq"])
+    op.create_index("ix_message_queue", "message", ["agent_id", "seq"], unique=True)
     op.create_index("ix_message_run_id", "message", ["run_id"])
     op.create_index("ix_message_time", "message", ["agent_id", "created_at"])
     op.create_table(
