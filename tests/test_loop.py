@@ -228,6 +228,7 @@ async def test_a_failed_turn_taken_up_while_another_runs_waits_for_it(home: Home
         if event.type == "tool_result":
             await agent.accept(["first?"], otid="o1")
         events.append(event)
+    events += [event async for event in agent.run()]
     ends = of(events, "result")
     assert [e.result.reply for e in ends] == ["second", "first"]
     assert ends[1].result.run_id == failed.run_id

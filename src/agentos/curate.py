@@ -13,6 +13,8 @@ from agentos.messages import Block, Cause, Message, Passage, clean_text
 from agentos.protocols import Clock, Store
 
 _UNDOABLE = ("block.append", "block.replace", "block.edit", "passage.insert", "passage.delete", "undo.")
+_LARGEST_ID = 2**63 - 1
+"""What the database can hold as a row's id."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ async def undo(store: Store, clock: Clock, agent_id: str, event_id: int | None =
 
 def _event_to_undo(tx: Any, agent_id: str, event_id: int | None) -> dict[str, Any]:
     if event_id is not None:
+        event_id = min(event_id, _LARGEST_ID)
         event: dict[str, Any] | None = tx.event(event_id)
         if event is None or event["agent_id"] != agent_id:
             raise UsageError(f"this agent has no event {event_id}; `agentos memory history` lists them")
@@ -180,7 +183,7 @@ def _concerns(block: Block, what: str) -> bool:
 
 
 def _passages_about(tx: Any, agent_id: str, what: str) -> list[Passage]:
-    if what[:1] == "p" and what[1:].isdigit():
+    if what[:1] == "p" and what[1:].isdigit() and len(what) < 17:
         found: list[Passage] = tx.passages(agent_id, [int(what[1:])])
         return found
     return [p for p in tx.recent_passages(agent_id, limit=2000) if len(what) > 2 and what.lower() in p.text.lower()][:5]
@@ -246,8 +249,8 @@ async def import_conversation(store: Store, clock: Clock, agent_id: str, lines: 
 
     def work(tx: Any) -> int:
         known = tx.known_externals(agent_id, [m.external_id or "" for m in messages])
-        fresh = [m for m in messages if m.external_id not in known]
-        for message in fresh:
+        fresh = {m.external_id: m for m in reversed(messages) if m.external_id not in known}
+        for message in reversed(fresh.values()):  # of lines with one id the first counts
             tx.add_message(message)
         if fresh:
             tx.journal(Cause(agent_id, "import"), "import", agent_id, f"{len(fresh)} messages")

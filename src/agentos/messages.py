@@ -20,6 +20,10 @@ StopReason = Literal["end_turn", "max_steps", "budget", "loop", "cancelled", "ll
 _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+# What only the runtime may say to a model: in a user's text, often pasted, it is shown in round brackets.
+_MARKERS = re.compile(r"\[(system notice|summary request|summary of earlier conversation)\]", re.IGNORECASE)
+
+
 def clean_text(text: str) -> str:
     """`text` with NUL and lone surrogates replaced by U+FFFD; everything else is kept as it came."""
     return _UNSENDABLE.sub("\ufffd", text)
@@ -119,6 +123,7 @@ class Message:
             )
         if self.role == "user":
             notice = "[system notice] " if self.kind in ("alert", "timer") else ""
+            text = text if notice else _MARKERS.sub(r"(\1)", text)
             return {"role": "user", "content": f"[{self.local_time:%Y-%m-%d %H:%M:%S %a}] {notice}{text}"}
         if self.role == "tool":
             return {"role": "tool", "tool_call_id": self.call_id, "content": text or "(empty)"}

@@ -79,7 +79,7 @@ def _parse(name: str, path: Path) -> Persona:
     import yaml
 
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     front, body = "", text
@@ -92,6 +92,10 @@ def _parse(name: str, path: Path) -> Persona:
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: the front matter must be keys and values")
         persona = Persona.model_validate({**values, "name": name, "body": body.strip()})
+        labels = [block.label for block in persona.core_memory()]
+        if len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise ConfigError(f"{path}: there are two blocks {twice!r}; `persona` is the file's body, rename yours")
         for block in persona.core_memory():
             if len(block.value) > block.limit:
                 size = f"{len(block.value)} of {block.limit} characters"

@@ -25,7 +25,7 @@ from agentos.messages import Cause, Message, Passage
 from agentos.personas import Persona, load_persona, persona_folders
 from agentos.prompts import prompt
 from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
-from agentos.settings import Settings, load_settings
+from agentos.settings import Settings, load_settings, ollama_url
 from agentos.state import AgentRecord, Limits
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
 from agentos.store.migrations import migrate
@@ -157,9 +157,10 @@ class Runtime:
             return OfflineLLM(**({"context_window": settings.context_window} if settings.context_window else {}))
         from agentos.llm.litellm import LiteLLM
 
+        local = ollama_url() if model.startswith(("ollama/", "ollama_chat/")) else None
         return LiteLLM(
-            model, api_base=settings.api_base, api_key=settings.api_key, context_window=settings.context_window,
-            request_timeout_seconds=settings.request_timeout_seconds,
+            model, api_base=settings.api_base or local, api_key=settings.api_key,
+            context_window=settings.context_window, request_timeout_seconds=settings.request_timeout_seconds,
         )  # fmt: skip
 
     # agents

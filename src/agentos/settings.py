@@ -100,8 +100,9 @@ def key_model(environ: Mapping[str, str] | None = None) -> str | None:
 def ollama_url(environ: Mapping[str, str] | None = None) -> str:
     """Where Ollama listens, if it runs."""
     environ = os.environ if environ is None else environ
-    host = environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
-    return host if "://" in host else f"http://{host}"
+    host = (environ.get("OLLAMA_HOST") or "127.0.0.1").replace("0.0.0.0", "127.0.0.1")
+    url = host if "://" in host else f"http://{host}"
+    return url if url.rpartition(":")[2].strip("/").isdigit() else f"{url.rstrip('/')}:11434"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

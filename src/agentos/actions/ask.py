@@ -24,6 +24,8 @@ _MOST_CALLS = 32
 """Calls of one reply that are run; the model sees the results of these and may go on."""
 _MOST_SHRINKS = 6
 """Times in one run that a provider may find the request too long."""
+_LEAST_ROOM = 500
+"""Tokens that a guessed window leaves for messages."""
 
 
 @dataclass
@@ -195,19 +197,23 @@ async def _shrink(turn: Turn, error: ContextOverflow) -> AsyncGenerator[Event, N
         async for event in end(turn, End("llm_error", f"{error}; choose a model with a larger window")):
             yield event
         return
-    agent, name, before = turn.state.agent, turn.parts.llm.name, turn.room().prompt_tokens
+    agent, name, room = turn.state.agent, turn.parts.llm.name, turn.room()
     tokens, ratio = turn.window.tokens, agent.token_ratio
     if error.window_tokens and error.window_tokens < tokens:
         tokens = error.window_tokens
     elif error.window_tokens:  # the window is as we thought, so our count is too low
         ratio *= 1.3
     else:
-        tokens = max(1000, before * 9 // 10)
+        # a guess, for this run only: the refusal may have had another reason
+        tokens = max(room.prompt_tokens * 9 // 10, room.head_tokens + turn.window.reply + _LEAST_ROOM)
     turn.window = fit_window(turn.parts, tokens)
+    if error.window_tokens:
+        turn.known_window = turn.window
     values: dict[str, Any] = {"anchor_seq": 0, "anchor_tokens": 0, "token_ratio": ratio}
 
     def work(tx: Any) -> None:
-        tx.learn_window(name, tokens)
+        if error.window_tokens:
+            tx.learn_window(name, tokens)
         tx.update_agent(agent.id, **values)
 
     await turn.commit(work)

@@ -20,6 +20,7 @@ async def begin(turn: Turn, action: Begin) -> AsyncGenerator[Event, None]:
     run = RunRecord(f"run-{uuid.uuid4()}", state.agent.id, now, trigger, item.id if item else None)
     notes = "\n".join(f"Timer: {timer.note}" for timer in action.timers)
     state.run, turn.shrinks, turn.cancelled = run, 0, False
+    turn.window = turn.known_window
 
     def work(tx: Any) -> list[Message]:
         tx.add_run(run)

@@ -48,7 +48,8 @@ class Turn:
         self.parts = parts
         self.state = self._limited(state)
         self.counter = TokenCounter(parts.llm.count_tokens)
-        self.window = fit_window(parts, learned_window)
+        self.window = self.known_window = fit_window(parts, learned_window)
+        """`window` may be a guess for this run, after a refusal that named no number."""
         self.keep_share = pager.PAGE_OUT_TO
         self.cancelled = False
         self.stale = False
@@ -98,8 +99,8 @@ class Turn:
 
     def snapshot_parts(self) -> dict[str, str]:
         """Hashes of what the prompt's head is made from now."""
-        parts = self.parts
-        return compiler.snapshot_parts(parts.system, parts.tools.schemas, parts.llm.name, self.state.blocks)
+        parts, model = self.parts, f"{self.parts.llm.name} {self.parts.llm.provider}"
+        return compiler.snapshot_parts(parts.system, parts.tools.schemas, model, self.state.blocks)
 
     def request(self) -> LLMRequest:
         """The next conversation request."""
@@ -236,4 +237,9 @@ def utc_offset(now: datetime) -> int:
 
 async def _finished(write: Awaitable[T]) -> T:
     """The outcome of a write, waited for also when the waiting task is cancelled: durable or undone, never unknown."""
-    return await asyncio.shield(asyncio.ensure_future(write))
+    future = asyncio.ensure_future(write)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])  # whoever holds a lock keeps it until the commit is over
+        raise

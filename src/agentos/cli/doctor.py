@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -144,7 +145,7 @@ def _unreachable(base: str, key: str | None) -> str | None:
         build_opener(ProxyHandler({})).open(request, timeout=_REACH_SECONDS).close()
     except HTTPError as error:
         return f"refuses the key ({error.code})" if error.code in (401, 403) else None
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         return f"does not answer: {getattr(error, 'reason', error)}"
     return None
 

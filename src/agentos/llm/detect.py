@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -62,6 +63,6 @@ def _get(url: str, api_key: str | None = None) -> dict[str, Any]:
         # a proxy of the environment has no way to this machine's own servers
         with build_opener(ProxyHandler({})).open(Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as answer:
             value = json.load(answer)
-    except (URLError, OSError, ValueError):
+    except (URLError, HTTPException, OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

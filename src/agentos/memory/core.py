@@ -34,17 +34,19 @@ def replace(block: Block, old_content: str, new_content: str) -> str:
     _writable(block)
     if not old_content:
         raise ToolError("old_content is empty; give the exact text to replace, or use core_memory_append to add")
-    found = block.value.count(old_content)
-    if found == 0:
+    place = block.value.find(old_content)
+    if place < 0:
         raise ToolError(f"old_content does not occur in {block.label!r}, which reads:\n{block.value or '(empty)'}")
-    if found > 1:
+    if place != block.value.rfind(old_content):
         raise ToolError(
-            f"old_content occurs {found} times in {block.label!r}; give more of the text around it so that it "
+            f"old_content occurs more than once in {block.label!r}; give more of the text around it so that it "
             f"occurs once. The block reads:\n{block.value}"
         )
-    value = block.value.replace(old_content, new_content)
-    # a deleted line leaves no empty one behind
-    return _within_limit(block, value if new_content else value.replace("\n\n", "\n").strip("\n"))
+    before, after = block.value[:place], block.value[place + len(old_content) :]
+    if not new_content and (not before or before.endswith("\n")) and (not after or after.startswith("\n")):
+        # a deleted line takes one line break with it
+        before, after = (before, after[1:]) if after else (before[:-1], after)
+    return _within_limit(block, before + new_content + after)
 
 
 def changed_lines(before: str, after: str) -> str:

@@ -243,7 +243,7 @@ def store_error(error: DBAPIError, url: str) -> StoreError:
         ("locked", f"{place} was locked by another program for {_BUSY_SECONDS} s; close that program and try again"),
         (
             "malformed",
-            f"{place} is damaged; put back a copy (backups/ holds those made before a migration), or move it away",
+            f"{place} is damaged; restore the newest copy (backups/ has those made before a migration) or move it away",
         ),
         ("not a database", f"{place} is not an agentos database; move it away or set AGENTOS_HOME"),
         ("disk I/O", f"the disk of {place} reports an I/O error; check the disk, nothing of this step was kept"),

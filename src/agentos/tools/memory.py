@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated
 
 from pydantic import Field
@@ -348,6 +348,7 @@ def _due(now: datetime, when: str) -> datetime:
             due = now + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         else:
             due = datetime.fromisoformat(text)
+        due.astimezone(UTC)  # a time at the edge of the calendar may have none
     except (ValueError, OverflowError):
         raise ToolError(
             f"when is {when!r}; give an ISO 8601 time with offset or a duration such as 30m or 2h"
