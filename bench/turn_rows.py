@@ -132,14 +132,14 @@ async def commits(folder: Path) -> str:
         spread, rate = sorted(taken), len(taken) / (time.perf_counter() - started)
         burst: list[float] = []
 
-        async def once(place: int) -> None:
-            message = _plain_message(turns[place].state.agent.id, 99)
+        async def once(place: int, n: int) -> None:
+            message = _plain_message(turns[place].state.agent.id, n)
             started = time.perf_counter()
             await turns[place].commit(partial(_save, message=message))
             burst.append(1000 * (time.perf_counter() - started))
 
-        for _ in range(10):
-            await asyncio.gather(*(once(place) for place in range(64)))
+        for n in range(100, 110):
+            await asyncio.gather(*(once(place, n) for place in range(64)))
     burst.sort()
     return (
         f"{percentile(spread, 0.95):.1f} / {spread[-1]:.1f} ms at {rate:.0f} commits/s; "
