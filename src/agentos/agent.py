@@ -19,7 +19,7 @@ from agentos.context import pager
 from agentos.context.tokens import clip
 from agentos.errors import UsageError
 from agentos.events import Event, TurnEnded, TurnResult
-from agentos.messages import Block, Message, Origin, clean_text
+from agentos.messages import Message, Origin, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
 from agentos.state import AgentState, InboxItem
 
@@ -177,10 +177,6 @@ class Agent:
     async def turn(self) -> Turn:
         """The state with its measures, for views."""
         return await self._open()
-
-    def crowding(self, blocks: list[Block]) -> str | None:
-        """Why core memory with these blocks would crowd out the conversation; None when it fits."""
-        return self._turn.crowding(blocks) if self._turn else None
 
     async def _open(self, *, locked: bool = False) -> Turn:
         """The agent's state in memory, read anew when somebody else changed it.

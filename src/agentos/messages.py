@@ -211,7 +211,7 @@ class SummaryEntry:
     prose: str | None
     """A little prose by the model; None until a model call gave it."""
     saving_step: str
-    """`done`, `refused by budget` or `model down`."""
+    """`done`, `refused by budget`, `model down`, or `not asked` where a person compacted."""
     tokens_before: int
     tokens_after: int
     retired: bool = False

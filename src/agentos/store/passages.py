@@ -129,7 +129,7 @@ class PassageRows(AgentRows):
         return [(row[0], row[1]) for row in self.connection.execute(query.order_by(_passage.c.id).limit(limit))]
 
     def save_embeddings(self, fingerprint: str, rows: Sequence[tuple[int, bytes]]) -> None:
-        """Keep vectors with their passages and queue them for the index."""
+        """Keep vectors with their passages, in place of any other embedder's."""
         change = (
             sa.update(_passage)
             .where(_passage.c.id == sa.bindparam("key"))

@@ -23,8 +23,8 @@ def say(text: str = "", *calls: ToolCall, usage: Usage | None = None) -> Reply:
 class FunctionLLM:
     """A function is the model: `reply(request)` returns a `Reply`, text, or an exception to raise.
 
-    It may be async and may raise itself. `requests` keeps every request. Usage is counted with
-    `count_tokens` where the reply has none.
+    It may be async and may raise itself. `requests` keeps every request.
+    A reply without usage is passed on so, as some providers do.
     """
 
     provider = "test"
