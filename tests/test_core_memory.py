@@ -239,8 +239,11 @@ async def test_core_memory_may_not_crowd_out_the_conversation(home: Home) -> Non
 async def test_a_crowded_block_can_still_be_cut(home: Home) -> None:
     big = "word " * 1300
     edit = call("core_memory_replace", label="human", old_content="end", new_content="")
-    llm = ScriptedLLM([say("", edit), "done"], context_window=6000)
-    agent = await home.agent(llm, blocks=[Block("human", big + "end", limit=100_000)])
+    llm = ScriptedLLM(["hello", say("", edit), "done"], context_window=6000)
+    agent = await home.agent(llm, blocks=[Block("human", limit=100_000)])
+    await collect(agent, "hello")
+    shared, other = await home.block(agent), Cause(agent.id, "agent")  # one who shares it has a larger window
+    await home.store.write(lambda tx: tx.write_block(shared, big + "end", other, "block.append"))
     [result] = of(await collect(agent, "go"), "tool_result")
     assert result.ok
 
@@ -261,3 +264,15 @@ async def test_a_person_may_change_what_is_read_only(home: Home) -> None:
     assert (await home.block(agent)).value == "b"
     with pytest.raises(UsageError, match="would have 6 characters and its limit is 5"):
         await curate.edit_block(home.store, await agent.turn(), "human", "x" * 6)
+
+
+async def test_a_model_too_small_for_the_agent_is_refused_before_anything_is_saved(home: Home) -> None:
+    blocks = [Block("human", "x" * 12_000, limit=20_000)]
+    await collect(await home.agent(FunctionLLM(lambda r: "ok"), blocks=blocks), "hello")
+    small = await home.agent(FunctionLLM(lambda r: "ok", name="test/small", context_window=8000), blocks=blocks)
+    with pytest.raises(UsageError, match=r"'test/small' is too small .* tokens and may take 4000"):
+        await collect(small, "hello again")
+    assert (await home.saved(small)).waiting is None
+    turn = await small.turn()
+    await curate.edit_block(home.store, turn, "human", "short")
+    assert ending(await collect(small, "hello again")).reply == "ok"

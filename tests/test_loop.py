@@ -16,9 +16,10 @@ from agentos.context.validator import violations
 from agentos.errors import ConfigError, ContextOverflow, ProviderError, UsageError
 from agentos.events import Event, TextDelta
 from agentos.messages import Block, Reply, ToolCall, Usage
+from agentos.protocols import Effect, ToolResult, Tx
 from agentos.state import Limits
 from agentos.testing import FunctionLLM, ScriptedLLM, call, say
-from agentos.tools.tool import tool
+from agentos.tools.tool import Tool, ToolContext, tool
 from conftest import Home, collect, ending, memory_home, of
 
 SEARCH = call("archival_memory_search", query="anything")
@@ -616,3 +617,23 @@ async def test_blocks_of_other_agents_stay_out(home: Home) -> None:
     bob = await home.agent(llm, name="bob", blocks=[Block("human", "Bob")])
     await collect(bob, "hi")
     assert "hidden" not in json.dumps(llm.requests[0].messages)
+
+
+async def test_an_effect_that_raises_is_undone_and_told(home: Home) -> None:
+    def odd_tool(context: ToolContext) -> Effect:
+        """Does half of its work."""
+
+        def effect(tx: Tx) -> ToolResult:
+            block = tx.blocks(context.cause.agent_id)[0]
+            tx.write_block(block, "half done", context.cause, "block.append")
+            raise OverflowError("int too large")
+
+        return effect
+
+    odd = Tool("odd_tool", "Does half of its work.", odd_tool, transactional=True)
+    llm = ScriptedLLM([say("", call("odd_tool")), "It failed."])
+    agent = await home.agent(llm, tools=[odd])
+    result = ending(await collect(agent, "go"))
+    assert (result.reply, result.tool_calls[0]["ok"]) == ("It failed.", False)
+    assert llm.requests[-1].messages[-1]["content"] == "error: odd_tool failed: OverflowError: int too large"
+    assert (await home.block(agent)).value == ""

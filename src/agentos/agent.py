@@ -97,12 +97,14 @@ class Agent:
     async def accept(self, texts: list[str], *, otid: str | None = None, origin: Origin = "user") -> InboxItem:
         """Save input: one item is one turn to come. It is on disk when this returns.
 
-        Text that is empty is a `UsageError`, as is an `otid` that came with other text before. A turn
-        that failed at the provider is taken up again when its `otid` comes again.
+        Text that is empty is a `UsageError`, as is an `otid` that came with other text before, and a model
+        too small for the agent. A turn that failed at the provider is taken up again when its `otid` comes again.
         """
         if not texts or not any(text.strip() for text in texts):
             raise UsageError("the message is empty; write something")
         turn = self._turn or await self._open()
+        if turn.misfit() and (misfit := (await self._open()).misfit()):  # as it is now: a person may have cut it
+            raise UsageError(misfit)
         now = self.parts.clock.now()
         digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         room = turn.window.tokens // 4 // len(texts)

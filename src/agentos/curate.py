@@ -62,7 +62,7 @@ async def edit_block(
             raise UsageError(f"block {label!r} changed while you edited it; it now reads:\n{block.value}")
         crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
         if crowded and len(text) > len(block.value):
-            raise UsageError(crowded)
+            raise UsageError(f"{crowded}; shorten the text")
         if text == block.value:
             return block, block
         return block, tx.write_block(block, text, Cause(agent_id, "user"), "block.edit")

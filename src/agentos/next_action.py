@@ -82,15 +82,16 @@ class Room:
     """The next prompt as it stands."""
     size: Callable[[Message], int]
     """Tokens of one message, in the provider's own tokens."""
-    keep_share: float = pager.PAGE_OUT_TO
     cancelled: bool = False
 
     def evictable(self, state: AgentState) -> tuple[Message, ...]:
         """What a page-out would move now."""
-        target = int(self.window.tokens * self.keep_share)
+        share = pager.PAGE_OUT_TO_FAULTING if state.agent.faulting else pager.PAGE_OUT_TO
         # the summary may grow by an entry, which the target has to leave room for
         fixed = self.head_tokens + self.window.entry
-        return tuple(pager.choose_evicted(state.queue, self.size, fixed, target, self.window.prompt))
+        return tuple(
+            pager.choose_evicted(state.queue, self.size, fixed, int(self.window.tokens * share), self.window.prompt)
+        )
 
 
 def next_action(state: AgentState, room: Room) -> Action:

@@ -176,9 +176,8 @@ class Runtime:
                 f"agent {name!r} exists with persona {record.persona!r}; choose another --agent for {persona!r}"
             )
         agent = self.attach(record, model)
-        turn = await agent.turn() if model is not None else None
-        if turn is not None and (crowded := turn.crowding(turn.state.blocks)):
-            raise UsageError(f"model {model!r} is too small for this agent: {crowded}")
+        if model is not None and (misfit := (await agent.turn()).misfit()):
+            raise UsageError(misfit)
         return agent
 
     def attach(self, record: AgentRecord, model: str | None = None) -> Agent:

@@ -54,11 +54,13 @@ class AgentRecord:
     """Place of the newest message of the queue."""
     fill_seq: int = 0
     """`last_seq` when the queue was last paged out or emptied; memory pressure is told once per fill."""
+    faulting: bool = False
+    """Whether, at the last page-out, searches kept asking for what an earlier one had moved."""
     snapshot: Snapshot | None = None
     anchor_seq: int = 0
-    """The message whose step's reported usage anchors the token count; 0: none since the last rebase."""
+    """The message behind the previous request, mostly its reply; 0: no request since the last rebase."""
     anchor_tokens: int = 0
-    """Tokens of prompt and reply that the provider reported for that step."""
+    """Tokens of that request and message, as the provider reported them or else as estimated."""
     token_ratio: float = 1.0
     """Tokens the provider reports for each token we estimate."""
     last_step_at: datetime | None = None

@@ -5,7 +5,6 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from agentos.actions.end import end
@@ -92,13 +91,12 @@ async def _save(turn: Turn, action: AskModel, asked: _Asked) -> AsyncGenerator[E
         spoke=run.spoke or bool(message.content.strip()), nudged=run.nudged or nudge or action.reason == "nudge",
     )  # fmt: skip
     values: dict[str, Any] = {"last_step_at": step.created_at}
-    if not empty and reply.usage and reply.usage.prompt_tokens:
-        values |= _anchor(turn, message, reply.usage)
+    kept = nudge or not empty
     if nudge:
         message = turn.notice("alert", "empty_reply", prompt("empty_reply"))
-    kept = nudge or not empty
     if kept:
-        values["last_seq"] = message.seq
+        reported = reply.usage is not None and reply.usage.prompt_tokens > 0
+        values |= {"last_seq": message.seq, **_anchor(turn, message, step, reported)}
 
     def work(tx: Any) -> Message:
         saved: Message = tx.add_message(message) if kept else message
@@ -148,7 +146,7 @@ def _step(turn: Turn, reply: Reply, message: Message, latency_ms: int) -> StepRe
     estimated = prompt_tokens(turn.state, turn.counter, turn.head_tokens())
     usage = reply.usage or Usage(estimated, turn.counter.wire(message.wire))
     now = turn.parts.clock.now()
-    expected, note = (0, "cancelled") if reply.finish_reason == "cancelled" else _expected_cache(turn, now)
+    expected, note = (0, "cancelled") if reply.finish_reason == "cancelled" else turn.expected_cache()
     return StepRecord(
         run_id=turn.run.id, agent_id=turn.state.agent.id, created_at=now, kind="conversation",
         model=reply.model or turn.parts.llm.name, usage=usage, estimated_tokens=estimated,
@@ -156,25 +154,17 @@ def _step(turn: Turn, reply: Reply, message: Message, latency_ms: int) -> StepRe
     )  # fmt: skip
 
 
-def _expected_cache(turn: Turn, now: datetime) -> tuple[int, str]:
-    """(tokens the provider's cache should hold, why it holds none)."""
-    agent = turn.state.agent
-    if not agent.anchor_seq:
-        return 0, agent.snapshot.reason if agent.snapshot else "start"
-    if agent.last_step_at and (now - agent.last_step_at).total_seconds() > turn.parts.cache_ttl_seconds:
-        return 0, "pause"
-    return turn.state.previous_prompt_tokens, ""
-
-
-def _anchor(turn: Turn, message: Message, usage: Usage) -> dict[str, Any]:
-    """The reported size of this step's prompt, and how it compares with our estimate of the same."""
-    ours = turn.head_tokens() + turn.counter.messages(turn.state.queue)
-    ratio = min(3.0, max(0.5, usage.prompt_tokens / max(1, ours)))
-    # the reply comes back in the next prompt with its role and separators, but clipped and without spare reasoning
-    reply = usage.completion_tokens + PER_MESSAGE
-    if message.shown is not None or any(call.error for call in message.calls):
-        reply = scaled(turn.counter.wire(message.wire), ratio)
-    return {"anchor_seq": message.seq, "anchor_tokens": usage.prompt_tokens + reply, "token_ratio": ratio}
+def _anchor(turn: Turn, message: Message, step: StepRecord, reported: bool) -> dict[str, Any]:
+    """The size of this step's prompt and of `message` behind it; where it was reported, how our estimate compares."""
+    prompt, ratio = step.usage.prompt_tokens or step.estimated_tokens, turn.state.agent.token_ratio
+    if reported:
+        ours = turn.head_tokens() + turn.counter.messages(turn.state.queue)
+        ratio = min(3.0, max(0.5, prompt / max(1, ours)))
+    behind = scaled(turn.counter.wire(message.wire), ratio)
+    if reported and message.role == "assistant" and message.shown is None and not any(c.error for c in message.calls):
+        # it comes back in the next prompt as it came, with its role and separators
+        behind = step.usage.completion_tokens + PER_MESSAGE
+    return {"anchor_seq": message.seq, "anchor_tokens": prompt + behind, "token_ratio": ratio}
 
 
 async def _failed(turn: Turn, asked: _Asked, error: ProviderError) -> AsyncGenerator[Event, None]:

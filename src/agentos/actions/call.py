@@ -1,15 +1,18 @@
 """Running a tool call and saving its result, its effect and its journal rows together."""
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from agentos.actions.turn import Turn
 from agentos.context.tokens import clip
+from agentos.errors import StoreError
 from agentos.events import BlockEdit, Event, ToolResultEvent
 from agentos.messages import Block, Cause, Message, ToolCall, clean_text
 from agentos.next_action import RunCall
 from agentos.protocols import Effect, ToolResult
 from agentos.tools.tool import ToolContext
+from agentos.tools.toolset import failure
 
 _POINTER = 48
 """Tokens of the pointer behind clipped text."""
@@ -23,7 +26,7 @@ async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
     effect = await _effect(turn, call, Cause(state.agent.id, "agent", turn.run.id, caller.id, call.id))
     room = _result_room(turn)
 
-    def work(tx: Any) -> tuple[Message, list[Block]]:
+    def work(tx: Any, effect: Effect) -> tuple[Message, list[Block]]:
         result = effect(tx)
         text = clean_text(result.text)
         message = turn.message(
@@ -34,7 +37,13 @@ async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
         tx.update_agent(state.agent.id, last_seq=message.seq)
         return tx.add_message(message), tx.blocks(state.agent.id)
 
-    saved, state.blocks = await turn.commit(work)
+    try:
+        saved, state.blocks = await turn.commit(partial(work, effect=effect))
+    except StoreError:  # nothing can be saved at all
+        raise
+    except Exception as error:  # the effect's own, and all of it was undone: the turn goes on with the bad news
+        bad = failure(call, error)
+        saved, state.blocks = await turn.commit(partial(work, effect=lambda tx: bad))
     turn.queued([saved])
     state.started.discard(call.id)
     edits = tuple(

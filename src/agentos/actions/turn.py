@@ -50,7 +50,6 @@ class Turn:
         self.counter = TokenCounter(parts.llm.count_tokens)
         self.window = self.known_window = fit_window(parts, learned_window)
         """`window` may be a guess for this run, after a refusal that named no number."""
-        self.keep_share = pager.PAGE_OUT_TO
         self.cancelled = False
         self.stale = False
         """Whether somebody else changed the agent since its state was read."""
@@ -69,7 +68,6 @@ class Turn:
             head_tokens=scaled(head, ratio),
             prompt_tokens=prompt_tokens(self.state, self.counter, head),
             size=lambda message: scaled(self.counter.message(message), ratio),
-            keep_share=self.keep_share,
             cancelled=self.cancelled,
         )
 
@@ -94,24 +92,44 @@ class Turn:
             return None
         return (
             f"tools, system text and core memory would take {tokens} tokens and may take {half}, half of the window "
-            f"of {self.window.tokens}; cut what is outdated, or use archival_memory_insert for detail"
+            f"of {self.window.tokens}"
+        )
+
+    def misfit(self) -> str | None:
+        """Why a model or window that is new to the agent is too small for it; None for one that it used before."""
+        snapshot, model = self.state.agent.snapshot, self.parts.llm.name
+        if snapshot is not None and snapshot.parts.get("model") == self.snapshot_parts()["model"]:
+            return None
+        crowded = self.crowding(self.state.blocks)
+        return crowded and (
+            f"model {model!r} is too small for this agent: {crowded}; `agentos memory edit` shortens core memory, "
+            "--model or AGENTOS_CONTEXT_WINDOW gives more room"
         )
 
     def snapshot_parts(self) -> dict[str, str]:
         """Hashes of what the prompt's head is made from now."""
-        parts, model = self.parts, f"{self.parts.llm.name} {self.parts.llm.provider}"
+        parts, model = self.parts, f"{self.parts.llm.name} {self.parts.llm.provider} {self.parts.window_tokens}"
         return compiler.snapshot_parts(parts.system, parts.tools.schemas, model, self.state.blocks)
 
     def request(self) -> LLMRequest:
         """The next conversation request."""
         agent, queue = self.state.agent, self.state.queue
         messages = compiler.compile_context(self.state, self.parts.system, self.parts.llm.provider)
-        # the previous request ended right before the reply that anchors the count
+        # the previous request ended right before the message that anchors the count
         since = sum(1 for m in queue if (m.seq or 0) >= agent.anchor_seq) if agent.anchor_seq else len(messages)
         return LLMRequest(
             messages, self.parts.tools.schemas, max_tokens=self.window.reply, cache_key=agent.id,
             previous_length=len(messages) - since,
         )  # fmt: skip
+
+    def expected_cache(self) -> tuple[int, str]:
+        """(tokens of the next prompt that the provider's cache should hold, why it holds none)."""
+        agent, now = self.state.agent, self.parts.clock.now()
+        if not agent.anchor_seq:
+            return 0, agent.snapshot.reason if agent.snapshot else "start"
+        if agent.last_step_at and (now - agent.last_step_at).total_seconds() > self.parts.cache_ttl_seconds:
+            return 0, "pause"
+        return self.state.previous_prompt_tokens, ""
 
     # what can be broken off
 

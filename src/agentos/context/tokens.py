@@ -45,7 +45,7 @@ class TokenCounter:
 
 
 def prompt_tokens(state: AgentState, counter: TokenCounter, head_tokens: int) -> int:
-    """Tokens of the next prompt: the last reported usage plus a scaled estimate of what came since.
+    """Tokens of the next prompt: the size of the previous one plus a scaled estimate of what came since.
 
     `head_tokens` is the estimate for tools, system message and summary.
     """

@@ -51,6 +51,7 @@ class AgentRow(SQLModel, table=True):
     head_seq: int = 0
     last_seq: int = 0
     fill_seq: int = 0
+    faulting: bool = False
     snapshot: dict[str, Any] | None = _json(nullable=True)
     anchor_seq: int = 0
     anchor_tokens: int = 0

@@ -217,7 +217,8 @@ def _core_edit(context: ToolContext, label: str, edit: Callable[[Block], str], a
             value = edit(block)
             crowded = context.core_fits([replace(b, value=value) if b.id == block.id else b for b in blocks])
             if crowded and len(value) > len(block.value):
-                raise core.LimitExceeded(crowded)
+                advice = "cut what is outdated, or use archival_memory_insert for detail"
+                raise core.LimitExceeded(f"{crowded}; {advice}")
         except core.LimitExceeded as error:
             return _park(tx, context, block, parked, str(error))
         if value == block.value:

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentos.errors import AgentOSError, ToolError
 from agentos.messages import ToolCall
-from agentos.protocols import Effect, ToolResult, Tx
+from agentos.protocols import Effect, ToolResult
 from agentos.tools.tool import Tool, ToolContext
 
 
@@ -40,18 +40,17 @@ class Toolset:
     async def prepare(self, call: ToolCall, context: ToolContext) -> Effect:
         """Do what the call asks up to its commit; the effect applies the rest and gives the result.
 
-        Every failure that the model can mend comes back as a result that starts with `error:`.
+        A failure on the way comes back as a result that starts with `error:`; what the effect itself raises
+        undoes it and is for who applies it (`failure` words both).
         """
         try:
             outcome = await self._outcome(call, context)
-        except AgentOSError as error:
-            outcome = ToolResult(f"error: {error}", ok=False)
         except Exception as error:  # a user's function may raise anything; the model is told, the turn goes on
-            outcome = ToolResult(f"error: {call.name} failed: {type(error).__name__}: {error}", ok=False)
+            outcome = failure(call, error)
         if isinstance(outcome, ToolResult):
             result = outcome
             return lambda tx: result
-        return _guarded(outcome)
+        return outcome
 
     async def _outcome(self, call: ToolCall, context: ToolContext) -> "ToolResult | Effect":
         if call.error is not None:
@@ -66,13 +65,7 @@ class Toolset:
         return ToolResult(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _guarded(effect: Effect) -> Effect:
-    """An effect whose `ToolError` becomes a result; it is raised before anything was changed."""
-
-    def apply(tx: Tx) -> ToolResult:
-        try:
-            return effect(tx)
-        except ToolError as error:
-            return ToolResult(f"error: {error}", ok=False)
-
-    return apply
+def failure(call: ToolCall, error: Exception) -> ToolResult:
+    """What the model is told of a call that failed."""
+    text = str(error) if isinstance(error, AgentOSError) else f"{call.name} failed: {type(error).__name__}: {error}"
+    return ToolResult(f"error: {text}", ok=False)

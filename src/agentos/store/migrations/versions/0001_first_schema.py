@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("head_seq", sa.Integer(), nullable=False),
         sa.Column("last_seq", sa.Integer(), nullable=False),
         sa.Column("fill_seq", sa.Integer(), nullable=False),
+        sa.Column("faulting", sa.Boolean(), nullable=False),
         sa.Column("snapshot", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("anchor_seq", sa.Integer(), nullable=False),
         sa.Column("anchor_tokens", sa.Integer(), nullable=False),
