@@ -117,7 +117,7 @@ async def _session(rng: random.Random) -> AsyncIterator[tuple[Runtime, str, list
             return say("noted", call("core_memory_append", label="human", content=content))
         return say("yes " * rng.randrange(1, 120))
 
-    async with temporary_runtime(FunctionLLM(model, context_window=rng.choice([4000, 6000, 9000]))) as runtime:
+    async with temporary_runtime(FunctionLLM(model, context_window=rng.choice([6000, 8000, 12_000]))) as runtime:
         agent = await runtime.agent("bench")
         for _ in range(rng.randrange(12, 30)):
             fact = f"ZX-{rng.randrange(10**9)}"
