@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentos.errors import ContextOverflow
 from agentos.llm.offline import INTRODUCTION, UNKNOWN, OfflineLLM
-from agentos.llm.offline_facts import (
+from agentos.llm.offline.facts import (
     MOST_FACTS,
     Fact,
     answering_lines,
@@ -19,7 +19,7 @@ from agentos.llm.offline_facts import (
     is_quoted_talk,
     parse_line,
 )
-from agentos.llm.offline_language import (
+from agentos.llm.offline.language import (
     Memory,
     best_memories,
     excerpt,
@@ -35,7 +35,7 @@ from agentos.llm.offline_language import (
     to_remember,
     to_remind,
 )
-from agentos.llm.offline_prompt import read_prompt
+from agentos.llm.offline.prompt import read_prompt
 from agentos.memory import core
 from agentos.messages import Block, Reply
 from agentos.prompts import prompt

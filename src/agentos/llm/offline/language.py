@@ -1,6 +1,6 @@
 """English for the offline model: sentences, questions, the words that matter, and the best memory.
 
-Pure functions over text: no state, no model. What the user states about themself is in `offline_facts`.
+Pure functions over text: no state, no model. What the user states about themself is in `facts`.
 """
 
 import json

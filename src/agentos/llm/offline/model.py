@@ -2,8 +2,8 @@
 
 It drives the same tools a real model uses and sees only what a real model sees, the request's messages
 and tools: it notes what the user states about themself, keeps what it is asked to keep, and answers
-by quoting the best memory with its date. Its rules are English; `offline_facts` has what counts as a
-fact, `offline_language` how a memory is chosen, `offline_prompt` how a request is read.
+by quoting the best memory with its date. Its rules are English; `facts` has what counts as a
+fact, `language` how a memory is chosen, `prompt` how a request is read.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from typing import Any
 
 from agentos.errors import ContextOverflow
 from agentos.events import Retry
-from agentos.llm import offline_language as language
-from agentos.llm.offline_facts import Fact, answering_lines, extract_facts, is_quoted_talk, parse_line, told
-from agentos.llm.offline_prompt import SEARCHES, CoreBlock, Prompt, Result, Said, read_prompt
+from agentos.llm.offline import language
+from agentos.llm.offline.facts import Fact, answering_lines, extract_facts, is_quoted_talk, parse_line, told
+from agentos.llm.offline.prompt import SEARCHES, CoreBlock, Prompt, Result, Said, read_prompt
 from agentos.messages import Reply, ToolCall, Usage
 from agentos.protocols import Delta, LLMRequest
 

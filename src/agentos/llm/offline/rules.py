@@ -1,4 +1,4 @@
-"""The tables behind `offline_facts`: the forms in which people state facts about themselves.
+"""The tables behind `facts`: the forms in which people state facts about themselves.
 
 A rule is a pattern for a whole clause and a kind for its value; the kinds' checks come after the table.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from agentos.llm.offline_language import listed
+from agentos.llm.offline.language import listed
 
 _RELATIVE = (
     r"(?:(?:older|younger|elder|little|big|twin|eldest|oldest|youngest|best|new|first|second)[ -])?(?:(?:step|half"

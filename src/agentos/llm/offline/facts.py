@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agentos.llm.offline_language import is_question, plain, sentences, stems, without_opener
-from agentos.llm.offline_rules import KINDS, LIKING, NOW, PASSING, PRONOUN, Rule, rules, tidy
+from agentos.llm.offline.language import is_question, plain, sentences, stems, without_opener
+from agentos.llm.offline.rules import KINDS, LIKING, NOW, PASSING, PRONOUN, Rule, rules, tidy
 
 MOST_FACTS = 6
 """Facts taken from one message."""

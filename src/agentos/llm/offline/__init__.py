@@ -1,0 +1,5 @@
+"""The model of a machine without a model: deterministic rules behind the same tools; start reading in `model`."""
+
+from agentos.llm.offline.model import INTRODUCTION, UNKNOWN, OfflineLLM
+
+__all__ = ["INTRODUCTION", "UNKNOWN", "OfflineLLM"]
