@@ -75,6 +75,12 @@ BAD_INPUT = [
     (["chat", "-p", "  "], 2, "the prompt is empty"),
     (["chat", "-c", "--agent", "ada", "-p", "hi"], 2, "leave out --agent"),
     (["chat", "--agent", "a/b", "-p", "hi"], 2, "cannot be named"),
+    (["chat", "--agent", "", "-p", "hi"], 2, "--agent is empty; give a name"),
+    (["chat", "--agent", "new", "--persona", " ", "-p", "hi"], 2, "--persona is empty; give a name"),
+    (["agents", "create", "new", "--persona", ""], 3, "there is no persona ''"),
+    (["memory", "share", "ada", "human", "nobody"], 2, "there is no agent 'nobody'"),
+    (["memory", "share", "ada", "human", "ada"], 2, "has a block 'human' already"),
+    (["memory", "detach", "ada", "human"], 2, "no other agent has block 'human'"),
     (["chat", "--agent", "new", "--persona", "nobody", "-p", "hi"], 3, "there is no persona 'nobody'"),
     (["agents", "show", "nobody"], 2, "there is no agent 'nobody'"),
     (["agents", "delete", "ada"], 2, "say --yes"),
@@ -176,7 +182,51 @@ def test_an_edit_is_refused_when_the_block_changed_meanwhile(cli: Cli, tmp_path:
     _, complaint = editing.communicate(timeout=60)
     assert editing.returncode == 2
     assert "changed while you edited it" in complaint
+    assert complaint.count("\n") == 1
     assert cli.json("memory", "show", "ada", "human")["blocks"][0]["value"] == "first"
+
+
+def test_text_that_was_typed_is_kept_when_the_edit_is_refused(cli: Cli, tmp_path: Path) -> None:
+    cli.ok("agents", "create", "ada")
+    done = cli("memory", "edit", "ada", "human", "--file", "-", stdin="x" * 5000, env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 2
+    [kept] = tmp_path.glob("human-*.txt")
+    assert f"(your text is kept in {kept})\n" in done.stderr
+    assert kept.read_text() == "x" * 5000
+
+
+def test_a_block_is_shared_between_agents(cli: Cli) -> None:
+    for name, block in (("ada", "blocks: [{label: team, value: 'Goal: ship'}]"), ("bob", "{}")):
+        (cli.home / "personas" / name).mkdir(parents=True)
+        (cli.home / "personas" / name / "persona.md").write_text(f"---\n{block}\n---\nI am {name}.")
+        cli.ok("agents", "create", name, "--persona", name)
+    assert "both read and edit it" in cli.ok("memory", "share", "ada", "team", "bob")
+    cli.ok("memory", "edit", "bob", "team", "--value", "Goal: rest")
+    assert "shared with bob" in cli.ok("memory", "show", "ada", "team")
+    [block] = cli.json("memory", "show", "ada", "team")["blocks"]
+    assert (block["value"], block["shared_with"]) == ("Goal: rest", ["bob"])
+    cli.ok("memory", "detach", "bob", "team")
+    assert [b["label"] for b in cli.json("memory", "show", "bob")["blocks"]] == ["persona"]
+    actions = [e["action"] for e in cli.json("memory", "history", "bob")]
+    assert actions[:3] == ["block.detach", "block.edit", "block.attach"]
+
+
+def test_a_persona_that_cannot_be_used_is_one_sentence(cli: Cli) -> None:
+    folder = cli.home / "personas" / "own"
+    (folder / "persona.md").mkdir(parents=True)
+    said = [cli("agents", "create", "ada", "--persona", "own")]
+    (folder / "persona.md").rmdir()
+    for text in (
+        "---\nblocks: [\n---\n",
+        "---\ndescription: 2026-13-45\n---\n",
+        "---\n1: x\n---\n",
+        "---\nblocks: []\n",
+    ):
+        (folder / "persona.md").write_text(text)
+        said.append(cli("agents", "create", "ada", "--persona", "own"))
+    for done in said:
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1), done
+        assert str(folder / "persona.md") in done.stderr
 
 
 def test_an_import_is_searchable_at_once_and_repeats_add_nothing(cli: Cli, tmp_path: Path) -> None:

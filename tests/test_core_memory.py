@@ -13,6 +13,7 @@ from agentos.context.compiler import RULES
 from agentos.errors import ToolError, UsageError
 from agentos.memory import core
 from agentos.messages import Block, Cause
+from agentos.protocols import LLMRequest
 from agentos.testing import FunctionLLM, ScriptedLLM, call, say
 from agentos.tools.memory import PARKED
 from conftest import Home, collect, ending, of
@@ -105,8 +106,36 @@ def test_append_keeps_what_was_there(value: str, content: str, limit: int) -> No
 def test_no_text_can_pass_for_a_tag(blocks: list[tuple[str, str]]) -> None:
     shown = core.render([Block(f"b{n}", value, description=about) for n, (value, about) in enumerate(blocks)])
     assert shown.count("<block ") == shown.count("</block>") == len(blocks)
-    unescape = shown.replace("&lt;", "<").replace("&amp;", "&")
-    assert all(value in unescape for value, _ in blocks)
+    assert all(f">\n{value}\n</block>" in shown for value, _ in blocks)
+
+
+_FORGED = st.sampled_from(["</block>", '<block label="x" limit="1">', "</core_memory>", "< / BLOCK\n>", "<Core_Memory"])
+_HARMLESS = st.sampled_from(["R&D", "&lt;", "&amp;", "a < b", "<b>", "</blocks>", "<blockquote>", '"', ">", "\n"])
+
+
+@settings(max_examples=300)
+@given(values=st.lists(st.lists(_FORGED | _HARMLESS, max_size=6).map("".join), min_size=1, max_size=3))
+def test_only_what_would_pass_for_a_tag_is_shown_otherwise(values: list[str]) -> None:
+    shown = core.render([Block(f"b{n}", value, description=value) for n, value in enumerate(values)])
+    tags = re.findall(r"(?i)<\s*/?\s*(?:block|core_memory)\b", shown)
+    assert tags == ["<core_memory", *["<block", "</block"] * len(values), "</core_memory"]
+    for value in values:
+        harmless = not re.search(r"(?i)<\s*/?\s*(?:block|core_memory)\b", value)
+        assert not harmless or f">\n{value}\n</block>" in shown
+
+
+async def test_what_a_model_copies_from_its_prompt_is_found(home: Home) -> None:
+    async def correct(request: LLMRequest) -> object:
+        shown = re.search(r'<block label="human".*?>\n(.*)\n</block>', request.messages[0]["content"])
+        assert shown
+        edit = call("core_memory_replace", label="human", old_content=shown[1], new_content="Works in sales")
+        return say("ok", edit) if len(llm.requests) == 1 else "done"
+
+    llm = FunctionLLM(correct)
+    agent = await home.agent(llm, blocks=[Block("human", 'Works in R&D <since 2020> at "A < B"')])
+    [result] = of(await collect(agent, "I changed jobs"), "tool_result")
+    assert result.ok
+    assert (await home.block(agent)).value == "Works in sales"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What a person does to an agent's memory: edits that race, undo with its refusals, why, imports."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -41,11 +41,11 @@ async def test_an_edit_replaces_the_block_and_is_journaled(home: Home) -> None:
     assert len(await home.store.read(lambda tx: tx.events(agent.id, actions=("block.edit",)))) == 1
 
 
-async def test_an_edit_that_raced_is_refused_with_what_it_now_reads(home: Home) -> None:
+async def test_an_edit_that_raced_is_refused(home: Home) -> None:
     agent = await told(home, append("Name: Ada"))
     seen = (await home.block(agent)).version_id
     await curate.edit_block(home.store, await agent.turn(), "human", "first", expected=seen)
-    with pytest.raises(UsageError, match="changed while you edited it; it now reads:\nfirst"):
+    with pytest.raises(UsageError, match="'human' changed while you edited it and was left as it now is"):
         await curate.edit_block(home.store, await agent.turn(), "human", "second", expected=seen)
     assert (await home.block(agent)).value == "first"
 
@@ -94,7 +94,9 @@ async def test_undo_is_refused_with_both_versions_when_the_block_changed_since(h
     first = (await home.store.read(lambda tx: tx.events(agent.id, actions=("block.append",))))[-1]
     with pytest.raises(UsageError) as caught:
         await curate.undo(home.store, home.clock, agent.id, first["id"])
-    assert f"Event {first['id']} made it:\none\nIt now reads:\none\ntwo" in str(caught.value)
+    made, now = first["after_id"], (await home.block(agent)).version_id
+    said = f"Event {first['id']} made it (version {made}):\none\nIt now reads (version {now}):\none\ntwo"
+    assert said in str(caught.value)
     assert (await home.block(agent)).value == "one\ntwo"
 
 
@@ -102,11 +104,83 @@ async def test_undo_is_refused_when_the_passage_changed_since(home: Home) -> Non
     agent = await told(home, call("archival_memory_insert", content="a fact"))
     [event] = await home.store.read(lambda tx: tx.events(agent.id, actions=("passage.insert",)))
     await curate.delete_passage(home.store, home.clock, agent.id, 1)
-    with pytest.raises(UsageError, match=r"passage p1 changed since event .*already gone. It reads:\na fact"):
+    with pytest.raises(
+        UsageError, match=r"passage p1 changed since event .*no longer in archival memory. It reads:\na fact"
+    ):
         await curate.undo(home.store, home.clock, agent.id, event["id"])
     deleted = await curate.undo(home.store, home.clock, agent.id)
     assert (deleted.action, deleted.before, deleted.after) == ("passage.delete", "", "a fact")
     assert [h.text for h in await home.search(agent.id, SearchQuery("fact"))] == ["a fact"]
+
+
+async def take_back(home: Home, agent: Agent, event_id: int | None = None) -> int:
+    """The number of the event that the undo made."""
+    await curate.undo(home.store, home.clock, agent.id, event_id)
+    [event] = await home.store.read(lambda tx: tx.events(agent.id, actions=("undo.",), limit=1))
+    return int(event["id"])
+
+
+async def numbers(home: Home, agent: Agent, *actions: str) -> list[int]:
+    """The agent's events of these kinds, oldest first."""
+    events = await home.store.read(lambda tx: tx.events(agent.id, actions=actions))
+    return [e["id"] for e in reversed(events)]
+
+
+async def test_undo_is_refused_when_later_edits_only_led_back_to_the_same_text(home: Home) -> None:
+    agent = await told(home, append("one"))
+    for text in ("other", "one"):
+        await curate.edit_block(home.store, await agent.turn(), "human", text)
+    [first] = await numbers(home, agent, "block.append")
+    with pytest.raises(UsageError, match="block 'human' changed since event"):
+        await take_back(home, agent, first)
+    for _ in range(3):  # from the newest on they can all be taken back
+        await take_back(home, agent)
+    assert (await home.block(agent)).value == ""
+
+
+async def test_undoing_and_redoing_leads_through_every_state(home: Home) -> None:
+    agent = await told(home, append("1"), append("2"))
+    one, two = await numbers(home, agent, "block.append")
+    three = await take_back(home, agent)
+    four = await take_back(home, agent)
+    with pytest.raises(UsageError, match="no memory event to undo"):
+        await take_back(home, agent)
+    for stale in (one, two, three):
+        with pytest.raises(UsageError, match="changed since"):
+            await take_back(home, agent, stale)
+    await take_back(home, agent, four)
+    assert (await home.block(agent)).value == "1"
+    await take_back(home, agent, three)
+    assert (await home.block(agent)).value == "1\n2"
+    values = []
+    for _ in range(2):  # what was redone is the last memory event again
+        await take_back(home, agent)
+        values.append((await home.block(agent)).value)
+    assert values == ["1", ""]
+
+
+async def test_a_deletion_that_was_undone_and_made_again_is_undone_by_its_own_number(home: Home) -> None:
+    agent = await told(home, call("archival_memory_insert", content="a fact"))
+    await curate.delete_passage(home.store, home.clock, agent.id, 1)
+    await take_back(home, agent)
+    await curate.delete_passage(home.store, home.clock, agent.id, 1)
+    first, _ = await numbers(home, agent, "passage.delete")
+    with pytest.raises(UsageError, match="p1 changed since event"):
+        await take_back(home, agent, first)
+    await take_back(home, agent)
+    await take_back(home, agent)
+    assert await home.search(agent.id, SearchQuery("fact")) == []
+
+
+async def test_a_passage_does_not_come_back_beside_an_equal_one(home: Home) -> None:
+    agent = await told(home, call("archival_memory_insert", content="a fact"))
+    await curate.delete_passage(home.store, home.clock, agent.id, 1)
+    again = await home.agent(ScriptedLLM([say("ok", call("archival_memory_insert", content="a fact"))]))
+    await collect(again, "once more")
+    [deletion] = await numbers(home, agent, "passage.delete")
+    with pytest.raises(UsageError, match="p1 cannot come back: p2, stored since, holds the same text"):
+        await take_back(home, agent, deletion)
+    assert [h.ref for h in await home.search(agent.id, SearchQuery("fact"))] == ["p2"]
 
 
 async def test_undo_of_a_passage_that_was_stored_anew_stays_single(home: Home) -> None:
@@ -145,7 +219,73 @@ async def test_a_passage_that_is_not_there_cannot_be_deleted(home: Home) -> None
         await curate.delete_passage(home.store, home.clock, agent.id, 7)
 
 
+# shared blocks
+
+
+async def test_a_block_is_shared_edited_by_both_and_detached(home: Home) -> None:
+    ada = await home.agent(ScriptedLLM(["hi", "ok"]), blocks=[Block("team", "Goal: ship"), Block("human")])
+    bob = await home.agent(ScriptedLLM(["hi", say("ok", call("core_memory_append", label="team", content="His"))]),
+                           name="bob", blocks=[Block("human", limit=500)])  # fmt: skip
+    await collect(bob, "hello")
+    with pytest.raises(UsageError, match="no other agent has block 'team'"):
+        await curate.detach_block(home.store, ada.id, "team")
+    block = await curate.share_block(home.store, ada.id, "team", await bob.turn())
+    for label in ("team", "human"):
+        with pytest.raises(UsageError, match=f"has a block '{label}' already"):
+            await curate.share_block(home.store, ada.id, label, await bob.turn())
+    await collect(bob, "go")
+    seen = bob.parts.llm.requests[-1].messages[0]["content"]  # type: ignore[attr-defined]
+    assert '<block label="team" limit="5000">\nGoal: ship\n</block>' in seen
+    rebases = await home.store.read(lambda tx: tx.events(bob.id, actions=("rebase",)))
+    assert rebases[0]["note"] == "blocks"
+    assert (await home.block(ada, "team")).value == "Goal: ship\nHis"
+    assert await home.store.read(lambda tx: tx.holders(block.id)) == {ada.id: "ada", bob.id: "bob"}
+
+    await curate.detach_block(home.store, ada.id, "team")
+    assert [b.label for b in (await home.saved(ada)).blocks] == ["human"]
+    assert (await home.block(bob, "team")).value == "Goal: ship\nHis"
+    for agent, action in ((bob, "block.attach"), (ada, "block.detach")):
+        [event] = await home.store.read(lambda tx, a=agent, w=action: tx.events(a.id, actions=(w,)))
+        assert (event["actor"], event["target"]) == ("user", f"b{block.id}")
+
+
+async def test_a_shared_block_may_not_crowd_out_the_conversation(home: Home) -> None:
+    ada = await home.agent(ScriptedLLM([]), blocks=[Block("team", "word " * 4000, limit=100_000)])
+    bob = await home.agent(ScriptedLLM([], context_window=6000), name="bob")
+    with pytest.raises(UsageError, match="half of the window of 6000"):
+        await curate.share_block(home.store, ada.id, "team", await bob.turn())
+    assert [b.label for b in (await home.saved(bob)).blocks] == ["human"]
+
+
+async def test_an_undo_in_a_shared_block_counts_for_both_agents(home: Home) -> None:
+    ada = await told(home, call("core_memory_append", label="team", content="hers"), blocks=[Block("team")])
+    bob = await home.agent(ScriptedLLM([say("ok", call("core_memory_append", label="team", content="his"))]),
+                           name="bob", blocks=[])  # fmt: skip
+    await curate.share_block(home.store, ada.id, "team", await bob.turn())
+    await collect(bob, "go")
+    with pytest.raises(UsageError, match="changed since"):
+        await take_back(home, ada)
+    await take_back(home, bob)
+    await take_back(home, ada)
+    assert (await home.block(bob, "team")).value == ""
+
+
 # why
+
+
+async def test_memory_names_whose_words_led_to_it(home: Home) -> None:
+    agent = await told(home, append("Name: Ada"), call("archival_memory_insert", content="Ada likes tea"),
+                       call("set_timer", when="1h", note="tea"))  # fmt: skip
+    home.clock.advance(timedelta(hours=2))  # type: ignore[attr-defined]
+    note = call("archival_memory_insert", content="It was tea time")
+    await collect(await home.agent(ScriptedLLM([say("", note), "ok"])))
+    await curate.edit_block(home.store, await agent.turn(), "human", "A person wrote this")
+    passages = await home.store.read(lambda tx: tx.recent_passages(agent.id))
+    assert {p.text: p.about for p in passages} == {"Ada likes tea": "user", "It was tea time": None}
+    versions = await home.store.read(lambda tx: tx.block_versions(1))
+    assert [v["about"] for v in versions] == [None, "user", None]
+    [chain] = await curate.why(home.store, agent.id, "p1")
+    assert [link.about for link in chain] == ["user", None, None]
 
 
 async def test_why_leads_from_a_memory_to_the_users_words(home: Home) -> None:

@@ -1,8 +1,11 @@
 """Tools: schemas from functions, results as text, and the memory tools' searches and pages."""
 
 import json
+import os
 import re
-from datetime import UTC, datetime, timedelta
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -10,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from agentos.agent import Agent
 from agentos.errors import ToolError
-from agentos.messages import Cause, Message, Passage
+from agentos.messages import Cause, Message, Passage, at_local_time
 from agentos.testing import FunctionLLM, ScriptedLLM, call, say
 from agentos.tools.tool import Tool, ToolContext, tool
 from conftest import Home, collect, ending, of
@@ -233,6 +236,57 @@ async def test_both_ends_of_a_range_are_included(
     await add_passages(home, *((f"tea on day {n}", day(n), ()) for n in range(1, 5)))
     text = await use(home, "archival_memory_search", query="tea", start=start, end=end)
     assert [hit["text"] for hit in found(text)] == [f"tea on day {n}" for n in days]
+
+
+IN_WINTER = """
+import asyncio, json
+from datetime import UTC, datetime
+from agentos import curate
+from agentos.testing import FixedClock, ScriptedLLM, call, say, temporary_runtime
+
+async def main():
+    now = datetime(2026, 1, 10, 12, tzinfo=UTC).astimezone()
+    search = call("conversation_search", query="tea", start="2025-07-01", end="2025-07-01")
+    ever = call("conversation_search", query="tea", start="0001-01-01", end="9999-12-31")
+    llm = ScriptedLLM([say("", search, ever), "done"])
+    async with temporary_runtime(llm, clock=FixedClock(now)) as runtime:
+        agent = await runtime.agent()
+        lines = [{"role": "user", "content": f"tea {t}", "created_at": t} for t in (
+            "2025-07-01T00:00:00", "2025-07-01T23:59:59", "2025-06-30T23:59:59+02:00", "2025-07-02T00:00:00+02:00")]
+        await curate.import_conversation(runtime.store, runtime.clock, agent.id, map(json.dumps, lines))
+        results = [e.text for e in [e async for e in agent.send("go")] if e.type == "tool_result"]
+        print(json.dumps([[json.loads(row)["date"] for row in r.splitlines()[1:]] for r in results]))
+
+asyncio.run(main())
+"""
+
+
+class Summer(tzinfo):
+    """A zone that knows its rules: an hour more from April to September."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=5 if when and 4 <= when.month <= 9 else 4, minutes=30)
+
+    def dst(self, when: datetime | None) -> None:
+        return None
+
+
+def test_a_clock_that_knows_its_zone_is_followed() -> None:
+    january, july = datetime(2026, 1, 10, tzinfo=Summer()), datetime(2026, 7, 1)
+    assert at_local_time(july, january).utcoffset() == timedelta(hours=5, minutes=30)
+    elsewhere = january.replace(tzinfo=timezone(timedelta(hours=5, minutes=45)))
+    assert at_local_time(july, elsewhere).utcoffset() == timedelta(hours=5, minutes=45)
+
+
+def test_a_bare_date_means_that_day_in_the_local_time_of_that_date() -> None:
+    """In winter, asked about summer; the second search has the calendar's first and last day."""
+    zone = "CET-1CEST,M3.5.0,M10.5.0/3"  # Europe/Berlin, also where no zone files are
+    done = subprocess.run(
+        [sys.executable, "-c", IN_WINTER], env={**os.environ, "TZ": zone}, check=True, capture_output=True, text=True
+    )
+    day, ever = json.loads(done.stdout)
+    assert day == ["2025-07-01 23:59", "2025-07-01 00:00"]
+    assert len(ever) == 4
 
 
 async def test_tags_limit_and_pages(home: Home) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from agentos.actions.turn import Turn, utc_offset
 from agentos.errors import UsageError
-from agentos.messages import Block, Cause, Message, Passage, clean_text
+from agentos.memory import core
+from agentos.messages import Block, Cause, Message, Passage, at_local_time, clean_text
 from agentos.protocols import Clock, Store
 
 _UNDOABLE = ("block.append", "block.replace", "block.edit", "passage.insert", "passage.delete", "undo.")
@@ -37,6 +38,8 @@ class Origin:
     when: datetime | None
     text: str
     ref: str = ""
+    about: str | None = None
+    """Of a memory: whose words led to it, where somebody spoke."""
 
 
 async def edit_block(
@@ -45,7 +48,7 @@ async def edit_block(
     """Rewrite a block as a person; the agent is told at its next step. Returns it (before, after).
 
     The limits that hold for the model hold here: beyond them is a `UsageError`. `expected` is the
-    version the person saw: when the block changed since, `UsageError` shows how it reads now.
+    version the person saw: when the block changed since, it is left as it is (`UsageError`).
     """
     agent_id = turn.state.agent.id
 
@@ -59,7 +62,9 @@ async def edit_block(
             size = f"{len(text)} characters and its limit is {block.limit}"
             raise UsageError(f"block {label!r} would have {size}; shorten the text")
         if expected is not None and block.version_id != expected:
-            raise UsageError(f"block {label!r} changed while you edited it; it now reads:\n{block.value}")
+            raise UsageError(
+                f"block {label!r} changed while you edited it and was left as it now is; look at it and edit it again"
+            )
         crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
         if crowded and len(text) > len(block.value):
             raise UsageError(f"{crowded}; shorten the text")
@@ -70,10 +75,47 @@ async def edit_block(
     return await store.write(work)
 
 
+async def share_block(store: Store, owner_id: str, label: str, receiver: Turn) -> Block:
+    """Attach an agent's block to another agent too: both read and edit the one text. Returns the block.
+
+    The receiver has it from its next step on. `UsageError` when the receiver has a block of that label,
+    or when core memory would take more than half of its window.
+    """
+    agent_id = receiver.state.agent.id
+
+    def work(tx: Any) -> Block:
+        block = core.find_block(tx.blocks(owner_id), label)
+        tx.attach_block(agent_id, block.id)
+        if crowded := receiver.crowding(tx.blocks(agent_id)):
+            raise UsageError(crowded)
+        tx.journal(Cause(agent_id, "user"), "block.attach", f"b{block.id}", after=block.version_id)
+        return block
+
+    return await store.write(work)
+
+
+async def detach_block(store: Store, agent_id: str, label: str) -> Block:
+    """Take a shared block out of an agent's context; the others keep it. Returns the block.
+
+    `UsageError` when no other agent has it: its text would be out of reach.
+    """
+
+    def work(tx: Any) -> Block:
+        block = core.find_block(tx.blocks(agent_id), label)
+        if len(tx.holders(block.id)) == 1:
+            raise UsageError(f"no other agent has block {label!r}, so its text would be out of reach; share it first")
+        tx.detach_block(agent_id, block.id)
+        tx.journal(Cause(agent_id, "user"), "block.detach", f"b{block.id}", before=block.version_id)
+        return block
+
+    return await store.write(work)
+
+
 async def undo(store: Store, clock: Clock, agent_id: str, event_id: int | None = None) -> Undone:
     """Append the inverse of one memory event (the last one when none is named); the agent is told.
 
-    `UsageError` when there is nothing to undo, or when the target changed since.
+    An undo is an event like others and can be undone by its number. `UsageError` when there is nothing
+    to undo, or when the target changed since: only what such undos led back to counts as unchanged.
     """
     now = clock.now()
 
@@ -97,30 +139,45 @@ def _event_to_undo(tx: Any, agent_id: str, event_id: int | None) -> dict[str, An
             raise UsageError(f"event {event_id} ({event['action']}) changed no memory that could be taken back")
         return event
     events = tx.events(agent_id, actions=_UNDOABLE, limit=1000)
-    undone = {e["undo_of"] for e in events if e["undo_of"]}
+    undone = undone_events(events)
     for event in events:
         if event["id"] not in undone and not event["undo_of"]:
             return dict(event)
     raise UsageError("there is no memory event to undo")
 
 
+def undone_events(events: Iterable[dict[str, Any]]) -> set[int]:
+    """Ids of the events that are taken back, among journal rows, newest first. An undo that was undone is none."""
+    undone: set[int] = set()
+    for event in events:
+        if event["undo_of"] and event["id"] not in undone:
+            undone.add(event["undo_of"])
+    return undone
+
+
 def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
     block = next((b for b in tx.blocks(cause.agent_id) if f"b{b.id}" == event["target"]), None)
     if block is None:
         raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
-    old = tx.version_value(event["before_id"]) or ""
-    made = tx.version_value(event["after_id"]) or ""
-    if block.value != made:
+    old, made, now = (tx.version(n) for n in (event["before_id"], event["after_id"], block.version_id))
+    if _original(now) != _original(made):
         raise UsageError(
             f"block {block.label!r} changed since event {event['id']}; undo the newer events first.\n"
-            f"Event {event['id']} made it:\n{made}\nIt now reads:\n{block.value}"
+            f"Event {event['id']} made it (version {made['id']}):\n{made['value']}\n"
+            f"It now reads (version {now['id']}):\n{now['value']}"
         )
-    if len(old) > block.limit:
+    text = old["value"]
+    if len(text) > block.limit:
         raise UsageError(
-            f"the earlier text has {len(old)} characters and the limit is now {block.limit}; raise it first"
+            f"the earlier text has {len(text)} characters and the limit is now {block.limit}; raise it first"
         )
-    tx.write_block(block, old, cause, "undo.block", event["id"])
-    return Undone(event["id"], event["action"], event["target"], block.value, old)
+    tx.write_block(block, text, cause, "undo.block", event["id"], restores=_original(old))
+    return Undone(event["id"], event["action"], event["target"], block.value, text)
+
+
+def _original(version: dict[str, Any]) -> int:
+    """The version whose text an undo brought back; any other is its own."""
+    return int(version["restores"] or version["id"])
 
 
 def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -> Undone:
@@ -128,11 +185,15 @@ def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -
     if passage is None:
         raise UsageError(f"passage {event['target']} was erased; nothing was undone")
     added = event["action"] == "passage.insert" or event["note"] == "restored"
-    if (passage.valid_to is None) != added:
-        state = "already gone" if added else "already back"
+    if not _stands(event, tx.events(cause.agent_id, event["target"], _UNDOABLE, limit=1000)):
+        state = "in" if passage.valid_to is None else "no longer in"
         raise UsageError(
-            f"passage {passage.ref} changed since event {event['id']}: it is {state}. It reads:\n{passage.text}"
+            f"passage {passage.ref} changed since event {event['id']}: it is {state} archival memory. "
+            f"It reads:\n{passage.text}"
         )
+    twin = None if added else tx.equal_passage(passage)
+    if twin is not None:
+        raise UsageError(f"passage {passage.ref} cannot come back: {twin.ref}, stored since, holds the same text")
     note = "ended" if added else "restored"
     tx.end_passage(passage.id, now if added else None, cause, "undo.passage", undo_of=event["id"], note=note)
     text = f"Passage {passage.ref} was {'taken out of' if added else 'put back into'} archival memory by the user."
@@ -140,6 +201,15 @@ def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -
     return Undone(
         event["id"], event["action"], passage.ref, passage.text if added else "", "" if added else passage.text
     )
+
+
+def _stands(event: dict[str, Any], events: list[dict[str, Any]]) -> bool:
+    """Whether what `event` led to is what its target is now, by the target's events, newest first."""
+    state, before, after = 0, {}, {}
+    for one in reversed(events):
+        before[one["id"]] = state
+        state = after[one["id"]] = before.get(one["undo_of"], one["id"])
+    return after.get(event["id"]) == state
 
 
 async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: int) -> Passage:
@@ -196,8 +266,8 @@ def _block_chain(tx: Any, agent_id: str, block: Block, what: str) -> list[Origin
     born = next((v for v in versions if words and _holds_since(versions, v, words)), versions[-1])
     if words not in born["value"].lower():
         return []
-    born = next(v for v in versions if v["value"] == born["value"])  # an undo brought back what was written before
-    head = Origin(f"block {block.label!r}", born["created_at"], block.value, f"b{block.id}")
+    born = next(v for v in versions if v["id"] == _original(born))  # what an undo brought back was written before
+    head = Origin(f"block {block.label!r}", born["created_at"], block.value, f"b{block.id}", born["about"])
     return [head, *_causes(tx, agent_id, born)]
 
 
@@ -207,7 +277,7 @@ def _holds_since(versions: list[dict[str, Any]], since: dict[str, Any], words: s
 
 
 def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
-    head = Origin("passage", passage.created_at, passage.text, passage.ref)
+    head = Origin("passage", passage.created_at, passage.text, passage.ref, passage.about)
     row = {
         "origin": passage.origin,
         "message_id": passage.message_id,
@@ -267,7 +337,7 @@ def _parse_lines(lines: Iterable[str], agent_id: str, now: datetime) -> Iterator
         if not line.strip():
             continue
         values = _parse_line(number, line)
-        when = _parse_time(number, values.get("created_at"), last)
+        when = _parse_time(number, values.get("created_at"), last, now)
         last = when + timedelta(microseconds=1)
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
         seen[digest] = seen.get(digest, 0) + 1
@@ -292,12 +362,12 @@ def _parse_line(number: int, line: str) -> dict[str, Any]:
     return values
 
 
-def _parse_time(number: int, value: object, last: datetime) -> datetime:
+def _parse_time(number: int, value: object, last: datetime, now: datetime) -> datetime:
     if value is None:
         return last
     try:
         when = datetime.fromisoformat(str(value))
-        when = when if when.tzinfo else when.replace(tzinfo=last.tzinfo)
+        when = when if when.tzinfo else at_local_time(when, now)
         # a moment on: the time of a next line that has none must exist as well
         _ = when.astimezone(UTC) + timedelta(days=1)
     except (ValueError, OverflowError):

@@ -29,6 +29,14 @@ def clean_text(text: str) -> str:
     return _UNSENDABLE.sub("\ufffd", text)
 
 
+def at_local_time(wall: datetime, now: datetime) -> datetime:
+    """A local time without offset as a point in time, by the offset in force then and not the one of `now`.
+
+    Where `now` has the machine's own offset, the machine's rules of summer time hold; else those of its `tzinfo`.
+    """
+    return wall.astimezone() if now.tzinfo == now.astimezone().tzinfo else wall.replace(tzinfo=now.tzinfo)
+
+
 @dataclass(frozen=True)
 class ToolCall:
     """One call the model asked for."""
@@ -178,7 +186,7 @@ class Passage:
     created_at: datetime
     tags: tuple[str, ...] = ()
     about: str | None = None
-    """Whom the text is about, where that is known."""
+    """Whose words led to it: the speaker's name, else `user`. None: nobody's of a conversation."""
     run_id: str | None = None
     message_id: int | None = None
     call_id: str | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentos.errors import ConfigError
-from agentos.messages import Block
+from agentos.messages import Block, clean_text
 
 
 class PersonaBlock(BaseModel):
@@ -69,28 +69,26 @@ def load_persona(name: str, folders: Iterable[Path]) -> Persona:
     folders = list(folders)
     for folder in folders:
         path = folder / name / "persona.md"
-        if "/" not in name and "\\" not in name and path.is_file():
+        if name.strip(".") and "/" not in name and "\\" not in name and path.exists():
             return _parse(name, path)
     known = ", ".join(list_personas(folders)) or "none"
     raise ConfigError(f"there is no persona {name!r}; there are: {known}. Your own go to {folders[0]}/NAME/persona.md")
 
 
 def _parse(name: str, path: Path) -> Persona:
-    import yaml
-
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        text = clean_text(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; make it a text file of yours") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 at byte {error.start}; convert it first") from None
     front, body = "", text
     if text.startswith("---\n"):
         front, separator, body = text[4:].partition("\n---\n")
         if not separator:
             raise ConfigError(f"{path}: the front matter has no closing line `---`")
+    values = _front_matter(path, front)
     try:
-        values: Any = yaml.safe_load(front) or {}
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: the front matter must be keys and values")
         persona = Persona.model_validate({**values, "name": name, "body": body.strip()})
         labels = [block.label for block in persona.core_memory()]
         if len(set(labels)) < len(labels):
@@ -100,10 +98,20 @@ def _parse(name: str, path: Path) -> Persona:
             if len(block.value) > block.limit:
                 size = f"{len(block.value)} of {block.limit} characters"
                 raise ConfigError(f"{path}: block {block.label!r} has {size}; raise its limit or shorten it")
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: the front matter is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {place}: {first['msg']}") from None
     return persona
+
+
+def _front_matter(path: Path, text: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values: Any = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # a value such as 2026-13-45 too
+        raise ConfigError(f"{path}: the front matter is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path}: the front matter must be keys and values")
+    return values

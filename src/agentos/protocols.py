@@ -161,7 +161,7 @@ class Tx(Protocol):
         """The agent's blocks in order, as this transaction sees them."""
         ...
 
-    def write_block(self, block: Block, value: str, cause: Cause, action: str, undo_of: int | None = None) -> Block:
+    def write_block(self, block: Block, value: str, cause: Cause, action: str) -> Block:
         """A new version of `block` holding `value`, with its journal row; returns the block as it is now."""
         ...
 

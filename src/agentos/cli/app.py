@@ -128,7 +128,7 @@ def agents_create(agent: AgentName, persona: Persona = "assistant", model: Model
     """A new agent; --model becomes its own."""
     from agentos.cli import agents
 
-    agents.create_agent(agent, persona or "assistant", model, json)
+    agents.create_agent(agent, "assistant" if persona is None else persona, model, json)
 
 
 @agents_app.command("delete")
@@ -222,6 +222,29 @@ def memory_why(
     from agentos.cli import memory
 
     memory.why(agent, what, json)
+
+
+@memory_app.command("share")
+def memory_share(
+    agent: AgentName,
+    block: Annotated[str, typer.Argument(metavar="BLOCK", help="The block's label.", show_default=False)],
+    receiver: Annotated[str, typer.Argument(metavar="OTHER", help="The agent to share it with.", show_default=False)],
+) -> None:
+    """Let another agent have a block too: one text that both read and edit."""
+    from agentos.cli import memory
+
+    memory.share(agent, block, receiver)
+
+
+@memory_app.command("detach")
+def memory_detach(
+    agent: AgentName,
+    block: Annotated[str, typer.Argument(metavar="BLOCK", help="The block's label.", show_default=False)],
+) -> None:
+    """Take a shared block out of an agent's core memory; the others keep it."""
+    from agentos.cli import memory
+
+    memory.detach(agent, block)
 
 
 @memory_app.command("import")

@@ -94,17 +94,38 @@ async def edit(name: str, label: str, value: str | None, file: str | None) -> No
         record = await existing(runtime, name)
         agent = runtime.attach(record)
         block = core.find_block(await runtime.store.read(lambda tx: tx.blocks(record.id)), label)
+        typed = value is None and file in (None, "-")
         if file is not None:
             value = _read_file(file).removesuffix("\n")
-        elif value is None:
-            value = _edited(block.value, label)
+        text = _edited(block.value, label) if value is None else value
         turn = await agent.turn()
-        before, after = await curate.edit_block(runtime.store, turn, label, value, expected=block.version_id)
+        try:
+            before, after = await curate.edit_block(runtime.store, turn, label, text, expected=block.version_id)
+        except UsageError as error:
+            raise UsageError(f"{error} (your text is kept in {_kept(text, label)})" if typed else str(error)) from None
     if before.value == after.value:
         show("nothing was changed")
         return
     show(f"{line(label)}: {len(after.value)} of {after.limit} characters; the agent is told at its next step")
     show(views.diff(core.changed_lines(before.value, after.value)))
+
+
+@blocking
+async def share(name: str, label: str, receiver: str) -> None:
+    """Attach a block to another agent too."""
+    async with open_runtime() as runtime:
+        owner, other = await existing(runtime, name), await existing(runtime, receiver)
+        await curate.share_block(runtime.store, owner.id, label, await runtime.attach(other).turn())
+    show(f"{line(name)} and {line(receiver)} share {line(label)}: both read and edit it")
+
+
+@blocking
+async def detach(name: str, label: str) -> None:
+    """Take a shared block out of an agent's core memory."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        await curate.detach_block(runtime.store, record.id, label)
+    show(f"{line(name)} no longer has {line(label)}; the others keep it")
 
 
 def _read_file(file: str) -> str:
@@ -132,4 +153,11 @@ def _edited(text: str, label: str) -> str:
             raise UsageError(f"the editor {editor!r} cannot be started: {error.strerror}; set EDITOR") from None
         if done.returncode:
             raise UsageError(f"the editor {editor!r} ended with {done.returncode}; nothing was changed")
-        return path.read_text("utf-8").removesuffix("\n")
+        return _read_file(str(path)).removesuffix("\n")
+
+
+def _kept(text: str, label: str) -> str:
+    """The path of a new file of the user's own that holds `text`."""
+    with tempfile.NamedTemporaryFile("w", prefix=f"{label}-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    return file.name

@@ -61,6 +61,9 @@ async def existing(runtime: Runtime, name: str) -> AgentRecord:
 
 async def chosen_agent(runtime: Runtime, chosen: Chosen) -> tuple[str, Agent]:
     """(name, agent) that a chat talks with, made on first use."""
+    for option, value in (("--agent", chosen.agent), ("--persona", chosen.persona), ("--model", chosen.model)):
+        if value is not None and not value.strip():
+            raise UsageError(f"{option} is empty; give a name, or leave the option out")
     name = chosen.agent or DEFAULT_AGENT
     if chosen.resume:
         if chosen.agent:

@@ -8,7 +8,7 @@ from agentos.actions.turn import Turn
 from agentos.context import pager
 from agentos.context.compiler import render_summary
 from agentos.context.tokens import scaled
-from agentos.curate import Origin
+from agentos.curate import Origin, undone_events
 from agentos.memory import core
 from agentos.messages import Block, SummaryEntry, Usage
 from agentos.protocols import Hit
@@ -24,12 +24,13 @@ def local(when: datetime | None) -> str | None:
     return None if when is None else when.astimezone().isoformat(timespec="seconds")
 
 
-def block_value(block: Block) -> Json:
-    """One block of core memory."""
+def block_value(tx: Any, block: Block, agent_id: str) -> Json:
+    """One block of core memory, and the other agents that have it."""
+    others = [name for holder, name in tx.holders(block.id).items() if holder != agent_id]
     return {
         "id": f"b{block.id}", "label": block.label, "value": block.value, "characters": len(block.value),
         "limit": block.limit, "description": block.description, "read_only": block.read_only,
-        "version": block.version_id,
+        "version": block.version_id, "shared_with": others,
     }  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def agent_details(tx: Any, record: AgentRecord) -> Json:
         **agent_value(tx, record),
         "limits": asdict(record.limits),
         "tools": list(record.tools) if record.tools is not None else None,
-        "blocks": [block_value(b) for b in tx.blocks(record.id)],
+        "blocks": [block_value(tx, b, record.id) for b in tx.blocks(record.id)],
         "timers": [{"due_at": local(t.due_at), "note": t.note} for t in tx.timers(record.id)],
         "usage": usage_value(tx.usage(record.id)),
     }
@@ -68,7 +69,7 @@ def memory_value(tx: Any, record: AgentRecord, label: str | None = None) -> Json
         blocks = [core.find_block(blocks, label)]
     return {
         "agent": record.name,
-        "blocks": [block_value(b) for b in blocks],
+        "blocks": [block_value(tx, b, record.id) for b in blocks],
         "passages": tx.count_passages(record.id),
         "messages": tx.count_messages(record.id),
     }
@@ -90,7 +91,7 @@ def history_value(tx: Any, agent_id: str, limit: int, label: str | None = None) 
     if label is not None:
         target = next((ref for ref, known in labels.items() if known == label), label)
     events = tx.events(agent_id, target=target, limit=limit)
-    undone = {e["undo_of"] for e in events if e["undo_of"]}
+    undone = undone_events(events)
     return [_event_value(tx, event, labels, undone) for event in events]
 
 
@@ -108,8 +109,8 @@ def _changes(tx: Any, event: Json) -> str:
     """`- old` and `+ new` lines of a memory event; empty for the others."""
     agent_id, target = event["agent_id"], event["target"]
     if target[:1] == "b" and event["after_id"]:
-        before = tx.version_value(event["before_id"]) if event["before_id"] else ""
-        return core.changed_lines(before or "", tx.version_value(event["after_id"]) or "")
+        before, after = (tx.version(event[end]) or {"value": ""} for end in ("before_id", "after_id"))
+        return core.changed_lines(before["value"], after["value"])
     if target[:1] == "p" and event["after_id"]:
         removed = event["action"] == "passage.delete" or event["note"] == "ended"
         return "\n".join(f"{'-' if removed else '+'} {p.text}" for p in tx.passages(agent_id, [event["after_id"]]))
@@ -118,7 +119,10 @@ def _changes(tx: Any, event: Json) -> str:
 
 def chain_value(chain: list[Origin]) -> list[Json]:
     """One chain of `why`, from the memory back to the words it came from."""
-    return [{"what": o.what, "id": o.ref or None, "created_at": local(o.when), "text": o.text} for o in chain]
+    return [
+        {"what": o.what, "id": o.ref or None, "created_at": local(o.when), "text": o.text, "about": o.about}
+        for o in chain
+    ]
 
 
 def entry_value(entry: SummaryEntry) -> Json:

@@ -63,6 +63,8 @@ def block(value: Json) -> RenderableType:
     head.append(f"  {number(value['characters'])} of {number(value['limit'])} characters", style="quiet")
     if value["read_only"]:
         head.append("  read-only", style="warn")
+    if value["shared_with"]:
+        head.append(f"  shared with {', '.join(map(line, value['shared_with']))}", style="quiet")
     body = safe(value["value"]).strip("\n") or "(empty)"
     return Group(head, Text("\n".join(f"  {row}" for row in body.split("\n")), style="" if value["value"] else "quiet"))
 

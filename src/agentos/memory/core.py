@@ -1,10 +1,13 @@
 """Core memory: bounded blocks, edited by pure functions that refuse what they cannot do exactly."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from agentos.errors import ToolError
 from agentos.messages import Block
+
+_OWN_TAG = re.compile(r"<(?=\s*/?\s*(?:block|core_memory)\b)", re.IGNORECASE)
 
 
 class LimitExceeded(ToolError):
@@ -56,20 +59,24 @@ def changed_lines(before: str, after: str) -> str:
 
 
 def render(blocks: Iterable[Block]) -> str:
-    """Core memory as the prompt shows it: no counters or times, so that equal memory gives equal bytes."""
+    """Core memory as the prompt shows it: no counters or times, so that equal memory gives equal bytes.
+
+    A block's text is shown as it is, so that what a model copies from it is found again; only what would pass
+    for one of the tags here has its `<` written as `&lt;`.
+    """
     shown = []
     for block in blocks:
         read_only = ' read_only="true"' if block.read_only else ""
-        about = f' description="{_escape(block.description)}"' if block.description else ""
-        shown.append(
-            f'<block label="{_escape(block.label)}" limit="{block.limit}"{read_only}{about}>\n'
-            f"{_escape(block.value)}\n</block>"
-        )
+        about = f' description="{_quoted(block.description)}"' if block.description else ""
+        value = _OWN_TAG.sub("&lt;", block.value)
+        head = f'<block label="{_quoted(block.label)}" limit="{block.limit}"{read_only}{about}>'
+        shown.append(f"{head}\n{value}\n</block>")
     return "<core_memory>\n" + "\n".join(shown) + "\n</core_memory>"
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+def _quoted(text: str) -> str:
+    """`text` as the value of an attribute."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
 
 
 def _writable(block: Block) -> None:

@@ -12,10 +12,19 @@ from agentos.errors import UsageError
 from agentos.messages import Block, Cause
 from agentos.state import AgentRecord, Limits, Snapshot
 from agentos.store.rows import Rows, table
-from agentos.store.tables import AgentBlockRow, AgentRow, BlockRow, BlockVersionRow, HomeRow, JournalRow, WindowRow
+from agentos.store.tables import (
+    AgentBlockRow,
+    AgentRow,
+    BlockRow,
+    BlockVersionRow,
+    HomeRow,
+    JournalRow,
+    MessageRow,
+    WindowRow,
+)
 
 _agent, _block, _version, _attached = (table(r) for r in (AgentRow, BlockRow, BlockVersionRow, AgentBlockRow))
-_journal, _window = table(JournalRow), table(WindowRow)
+_journal, _window, _message = table(JournalRow), table(WindowRow), table(MessageRow)
 _BY_ID = sa.select(_agent).where(_agent.c.id == sa.bindparam("agent_id"))
 _VERSION_OF = sa.select(_agent.c.version).where(_agent.c.id == sa.bindparam("agent_id"))
 _META = (_block.c.id, _block.c.label, _block.c.limit, _block.c.description, _block.c.read_only)
@@ -116,7 +125,7 @@ class AgentRows(Rows):
             raise UsageError(f"there is no block b{block_id}; `agentos agents show NAME` lists an agent's blocks")
         have = self.blocks(agent_id)
         if any(b.label == label for b in have):
-            raise UsageError(f"the agent has a block labelled {label!r} already; detach that one first")
+            raise UsageError(f"that agent has a block {label!r} already; share one whose label is new to it")
         self.insert(AgentBlockRow, agent_id=agent_id, block_id=block_id, position=len(have), seen_version_id=0)
         self.connection.execute(
             sa.update(_attached)
@@ -132,15 +141,31 @@ class AgentRows(Rows):
         )
         self.update_agent(agent_id)
 
-    def write_block(self, block: Block, value: str, cause: Cause, action: str, undo_of: int | None = None) -> Block:
-        """A new version of `block`; every agent that has it will be told, the author knows already."""
-        version = self._add_version(block.id, value, cause)
+    def holders(self, block_id: int) -> dict[str, str]:
+        """The agents that have a block in their context: id -> name, by name."""
+        query = sa.select(_agent.c.id, _agent.c.name).join(_attached, _attached.c.agent_id == _agent.c.id)
+        rows = self.connection.execute(query.where(_attached.c.block_id == block_id).order_by(_agent.c.name))
+        return {row[0]: row[1] for row in rows}
+
+    def write_block(
+        self,
+        block: Block,
+        value: str,
+        cause: Cause,
+        action: str,
+        undo_of: int | None = None,
+        restores: int | None = None,
+    ) -> Block:
+        """A new version of `block`; every agent that has it will be told, the author knows already.
+
+        An undo names the event it takes back and the version whose text it `restores`.
+        """
+        version = self._add_version(block.id, value, cause, restores)
         self.update(BlockRow, block.id, version_id=version)
         self.journal(cause, action, f"b{block.id}", before=block.version_id, after=version, text=value, undo_of=undo_of)
         if cause.actor == "agent" and block.seen_version_id == block.version_id:  # else it has more to be told
             self.mark_seen(cause.agent_id, {block.id: version})
-        holders = sa.select(_attached.c.agent_id).where(_attached.c.block_id == block.id)
-        for holder in self.connection.execute(holders).scalars().all():
+        for holder in self.holders(block.id):
             self.update_agent(holder)
         return self._block(cause.agent_id, block.id)
 
@@ -160,16 +185,26 @@ class AgentRows(Rows):
             for r in self.all(sa.select(_version).where(_version.c.block_id == block_id).order_by(_version.c.id))
         ]
 
-    def version_value(self, version_id: int) -> str | None:
-        """The text of one version."""
-        value: str | None = self.scalar(sa.select(_version.c.value).where(_version.c.id == version_id))
-        return value
+    def version(self, version_id: int) -> dict[str, Any] | None:
+        """One version of a block."""
+        row = self.first(sa.select(_version).where(_version.c.id == version_id))
+        return None if row is None else dict(row)
 
-    def _add_version(self, block_id: int, value: str, cause: Cause) -> int:
+    def _add_version(self, block_id: int, value: str, cause: Cause, restores: int | None = None) -> int:
         return self.insert(
             BlockVersionRow, block_id=block_id, value=value, created_at=datetime.now(UTC), origin=cause.actor,
             agent_id=cause.agent_id, run_id=cause.run_id, message_id=cause.message_id, call_id=cause.call_id,
+            about=self.speaker(cause), restores=restores,
         )  # fmt: skip
+
+    def speaker(self, cause: Cause) -> str | None:
+        """Who spoke last in the turn that a change belongs to (`user` without a name); None: nobody did."""
+        if cause.run_id is None:
+            return None
+        spoken = sa.select(sa.func.coalesce(_message.c.name, "user"))
+        spoken = spoken.where(_message.c.run_id == cause.run_id, _message.c.role == "user", _message.c.origin == "user")
+        name: str | None = self.scalar(spoken.order_by(_message.c.id.desc()).limit(1))
+        return name
 
     def _block(self, agent_id: str, block_id: int) -> Block:
         return next(b for b in self.blocks(agent_id) if b.id == block_id)

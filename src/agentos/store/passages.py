@@ -23,22 +23,27 @@ class PassageRows(AgentRows):
 
     def add_passage(self, passage: Passage, cause: Cause) -> tuple[Passage, bool]:
         """Insert, or unite tags with the first valid passage of equal text; (passage, whether it is new)."""
-        digest = _digest(passage.text)
-        query = sa.select(*_COLUMNS).where(
-            _passage.c.agent_id == passage.agent_id,
-            _passage.c.text_hash == digest,
-            _passage.c.text == passage.text,
-            _passage.c.valid_to.is_(None),
-        )
-        row = self.first(query.order_by(_passage.c.id).limit(1))
-        if row is not None:
-            return self._unite_tags(_to_passage(row), passage.tags, cause), False
+        known = self.equal_passage(passage)
+        if known is not None:
+            return self._unite_tags(known, passage.tags, cause), False
+        passage = replace(passage, about=passage.about or self.speaker(cause))
         values: dict[str, Any] = {name: getattr(passage, name) for name in _FIELDS}
-        values |= {"tags": list(passage.tags), "text_hash": digest, "embedding": passage.embedding}
+        values |= {"tags": list(passage.tags), "text_hash": _digest(passage.text), "embedding": passage.embedding}
         saved = replace(passage, id=self.insert(PassageRow, **values))
         self.journal(cause, "passage.insert", saved.ref, after=saved.id, text=saved.text)
         self.insert(OutboxRow, agent_id=saved.agent_id, passage_id=saved.id, op="upsert")
         return saved, True
+
+    def equal_passage(self, passage: Passage) -> Passage | None:
+        """The agent's first valid passage with the same text."""
+        query = sa.select(*_COLUMNS).where(
+            _passage.c.agent_id == passage.agent_id,
+            _passage.c.text_hash == _digest(passage.text),
+            _passage.c.text == passage.text,
+            _passage.c.valid_to.is_(None),
+        )
+        row = self.first(query.order_by(_passage.c.id).limit(1))
+        return None if row is None else _to_passage(row)
 
     def _unite_tags(self, passage: Passage, tags: tuple[str, ...], cause: Cause) -> Passage:
         united = tuple(dict.fromkeys((*passage.tags, *tags)))

@@ -87,6 +87,8 @@ class BlockVersionRow(SQLModel, table=True):
     run_id: str | None = None
     message_id: int | None = None
     call_id: str | None = None
+    about: str | None = None
+    restores: int | None = None
 
 
 class AgentBlockRow(SQLModel, table=True):

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from agentos.errors import ToolError
 from agentos.memory import core
-from agentos.messages import Block, Message, Passage, clean_text
+from agentos.messages import Block, Message, Passage, at_local_time, clean_text
 from agentos.protocols import Effect, Hit, SearchQuery, ToolResult, Tx
 from agentos.tools.tool import Tool, ToolContext
 
@@ -334,7 +334,12 @@ def _date(context: ToolContext, name: str, text: str | None) -> datetime | None:
         ) from None
     if name == "end" and len(text) <= 10:
         value = datetime.combine(value, time.max)
-    return value if value.tzinfo else value.replace(tzinfo=context.now.tzinfo)
+    try:
+        value = value if value.tzinfo else at_local_time(value, context.now)
+        value.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first or last day of the calendar: all there is
+        return value.replace(tzinfo=UTC)
+    return value
 
 
 _DURATION = re.compile(r"(?:(\d+)\s*d)?\s*(?:(\d+)\s*h)?\s*(?:(\d+)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?")

@@ -1,5 +1,6 @@
 """What the offline model reads out of a request: core memory as it is now, and what waits for an answer."""
 
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -84,7 +85,8 @@ _REQUEST = "[summary request]"
 _UNANSWERED = "An earlier message of the user has no answer yet."
 _OUTSIDE = r'(?s)Block "(?P<label>.+?)" was changed from outside; it now reads:\n(?P<value>.*)'
 _LENGTH = r"now has (\d+) of \d+ characters"
-_BLOCK = r'(?s)<block label="(?P<label>.*?)" limit="(?P<limit>\d+)"(?P<more>.*?)>\n(?P<value>[^<]*)\n</block>'
+_BLOCK = r'(?s)<block label="(?P<label>.*?)" limit="(?P<limit>\d+)"(?P<more>.*?)>\n(?P<value>.*?)\n</block>'
+_ESCAPED = r"(?i)&lt;(?=\s*/?\s*(?:block|core_memory)\b)"
 
 
 def read_prompt(messages: Sequence[dict[str, Any]]) -> Prompt:
@@ -186,14 +188,13 @@ def _blocks(system: str) -> list[CoreBlock]:
     core = system[max(system.rfind("<core_memory>"), 0) :]
     return [
         CoreBlock(
-            _unescape(b["label"]), _unescape(b["value"]), int(b["limit"]), b["more"].startswith(' read_only="true"')
+            html.unescape(b["label"]),
+            re.sub(_ESCAPED, "<", b["value"]),
+            int(b["limit"]),
+            b["more"].startswith(' read_only="true"'),
         )
         for b in re.finditer(_BLOCK, core)
     ]
-
-
-def _unescape(text: str) -> str:
-    return text.replace("&lt;", "<").replace("&amp;", "&")
 
 
 def _replayed(block: CoreBlock, edits: Sequence[_Edit]) -> CoreBlock:

@@ -63,6 +63,8 @@ def upgrade() -> None:
         sa.Column("run_id", sa.String(), nullable=True),
         sa.Column("message_id", sa.Integer(), nullable=True),
         sa.Column("call_id", sa.String(), nullable=True),
+        sa.Column("about", sa.String(), nullable=True),
+        sa.Column("restores", sa.Integer(), nullable=True),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_block_version_block_id", "block_version", ["block_id"])
