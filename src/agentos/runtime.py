@@ -169,7 +169,7 @@ class Runtime:
         """The agent called `name`, made from `persona` on first use. `model` holds for this object only."""
         record = await self.store.read(lambda tx: tx.agent_named(name))
         if record is None:
-            record = await self._created_once(name, persona or "assistant")
+            record = await self._created_once(name, "assistant" if persona is None else persona)
         elif persona is not None and persona != record.persona:
             load_persona(persona, self.persona_folders)  # says so when there is no such persona at all
             raise UsageError(
