@@ -45,7 +45,7 @@ async def fill(runtime: Runtime, agent_id: str, count: int) -> None:
                 tx.add_passage(row, Cause(agent_id, "import"))
 
         await runtime.store.write(work)
-    while await runtime.store.read(lambda tx: tx.outbox_size()):
+    while await runtime.store.read(lambda tx: tx.outbox_sizes()):
         report = await runtime.sync.drain()
         if report.problem:
             raise RuntimeError(report.problem)

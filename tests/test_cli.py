@@ -281,7 +281,13 @@ def test_doctor_names_a_damaged_database_and_an_unreachable_server(cli: Cli) -> 
     assert "AGENTOS_API_BASE" in alone.stdout
 
     with sqlite3.connect(cli.home / "agentos.db") as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("DROP TABLE journal")
+        database.execute("DROP TABLE passage_fts")
+    lacking = cli("doctor")
+    assert lacking.returncode == 1
+    assert "the database lacks journal, passage_fts; stop agentos and restore" in " ".join(lacking.stdout.split())
+
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
     file = cli.home / "agentos.db"
     file.write_bytes(b"not a database, by any measure" + file.read_bytes()[30:])

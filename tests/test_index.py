@@ -286,6 +286,22 @@ async def test_unwritable_place_is_no_damage(tmp_path: Path) -> None:
         assert type(caught.value) is IndexUnavailable
 
 
+async def test_a_file_in_its_place_is_damage_and_is_set_aside(place: Path, tmp_path: Path) -> None:
+    def put_file() -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("in the way")
+
+    for _ in range(2):
+        put_file()
+        async with opened(place) as index:
+            with pytest.raises(IndexDamaged, match="is a file and not a folder"):
+                await index.count(AGENT)
+            moved = await index.set_aside()
+            assert await index.count(AGENT) == 0
+    assert sorted(os.listdir(place.parent)) == ["chroma", Path(str(moved)).name, "chroma.lock", "chroma.owner"]
+
+
 async def test_unreachable_server() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -301,6 +301,16 @@ async def test_heal_leaves_sound_collections_alone_and_drops_strangers(
     assert len(index.place[BOB]) == 30
 
 
+@pytest.mark.parametrize("way", ["drain", "reindex"])
+async def test_nothing_waits_once_a_damaged_index_is_replaced(
+    source: MemorySource, index: FailingIndex, sync: IndexSync, way: str
+) -> None:
+    write(source, ADA, 3)
+    index.error = IndexDamaged("broken")
+    report = await (sync.drain() if way == "drain" else sync.reindex())
+    assert (report.problem, source.outbox, await index.count(ADA)) == (None, [], 3)
+
+
 async def test_heal_says_why_it_could_not(source: MemorySource, index: FailingIndex, sync: IndexSync) -> None:
     write(source, ADA, 3)
     await sync.drain()

@@ -16,6 +16,7 @@ from agentos.memory.vectors import nearest, to_bytes
 from agentos.messages import Cause, Message, Passage
 from agentos.protocols import SearchQuery
 from agentos.store.lexical import COMMON
+from agentos.store.tx import SqlTx
 from agentos.testing import ExactIndex, HashEmbedder, ScriptedLLM
 from conftest import Home
 
@@ -204,6 +205,47 @@ async def test_above_a_thousand_the_index_and_what_it_lacks_are_asked(home: Home
     assert [key for key, _ in found] == [len(texts) + 1], "the index is empty; what waits for it is compared directly"
     rows = [(1, to_bytes(vector))]
     assert nearest(vector, rows, 5)[0] == (1, pytest.approx(1.0))
+
+
+async def test_what_cannot_all_be_compared_beside_the_index_is_scanned(home: Home) -> None:
+    """Too much waits, or the agent is too small for a collection: the index is not even asked."""
+    texts = [f"filler {n}" for n in range(search_module.COMPARED + 1)]
+    agent_id = await fill(home, [*texts, "alpha beta gamma"])
+    vector = (await home.search.embedder.embed(["gamma beta alpha"]))[0]
+    index = DownIndex()
+    search = HybridSearch(home.store, home.search.embedder, index)
+    assert (await search._nearest_passages(agent_id, vector, 1))[0][0] == len(texts) + 1
+    await home.store.write(lambda tx: tx.outbox_done([row[0] for row in tx.outbox(agent_id, -1)]))
+    small = HybridSearch(home.store, home.search.embedder, index, exact_below=len(texts) + 1)
+    assert (await small._nearest_passages(agent_id, vector, 1))[0][0] == len(texts) + 1
+    assert index.asked == 0
+    await search._nearest_passages(agent_id, vector, 1)
+    assert index.asked == 1
+
+
+class LargeTx(SqlTx):
+    """To which every agent is large."""
+
+    def _is_large(self, name: str, agent_id: str) -> bool:
+        return True
+
+
+async def test_a_large_agents_few_matching_passages_are_found_behind_better_ones(home: Home) -> None:
+    agent_id = await fill(
+        home, ["tea"] * 1 + [f"tea {n}" for n in range(30)] + ["tea " + "with milk " * 30], embed=False
+    )
+    tag = Cause(agent_id, "user")
+    long = Passage(0, agent_id, "tea " + "with milk " * 30, "agent", NOW, tags=("rare",))
+    await home.store.write(lambda tx: tx.add_passage(long, tag))
+
+    def find(tx: Any, tags: tuple[str, ...]) -> list[list[int]]:
+        options: dict[str, Any] = {"tags": tags, "start": None, "end": None, "limit": 2}
+        return [rows.lexical_passages(agent_id, ["tea"], **options) for rows in (LargeTx(tx.connection), tx)]
+
+    for tags in ((), ("rare",)):
+        large, small = await home.store.read(lambda tx, tags=tags: find(tx, tags))  # type: ignore[misc]
+        assert large == small
+    assert large == [32]
 
 
 @pytest.mark.parametrize("query", ["\x00", "a\x00b", "\ud800", "x" * 100_000, "(" * 500, "🙂", "日本語", "ﬁ ª ①"])

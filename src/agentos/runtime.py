@@ -13,13 +13,14 @@ from filelock import FileLock, Timeout
 
 from agentos.actions.turn import Parts
 from agentos.agent import Agent
+from agentos.archive.background import BackgroundDrain
 from agentos.archive.chroma import ChromaIndex
 from agentos.archive.embedders import make_embedder
 from agentos.archive.source import SqlIndexSource
 from agentos.archive.sync import CheckedIndex, IndexSync, RebuildableIndex
 from agentos.errors import AgentBusy, AgentOSError, ConfigError, IndexUnavailable, StoreError, UsageError
 from agentos.llm.detect import detect_model
-from agentos.memory.search import HybridSearch
+from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
 from agentos.messages import Cause, Message, Passage
 from agentos.personas import Persona, load_persona, persona_folders
@@ -77,7 +78,8 @@ class Runtime:
     """One home with its agents: `async with Runtime() as runtime: agent = await runtime.agent("ada")`.
 
     Whatever is not handed in is chosen from the settings. Opening migrates the database when its
-    schema differs. Several processes may open one home at a time.
+    schema differs. Several processes may open one home at a time. While it is open, new passages are
+    embedded and the vector index catches up in the background.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Runtime:
         await self.close()
 
     def open(self) -> None:
-        """Open the home; `StoreError` says why it cannot be."""
+        """Open the home, inside a running event loop; `StoreError` says why it cannot be."""
         url = self.settings.database_url or self._sqlite_url()
         in_memory = url in IN_MEMORY
         self.backup = None if in_memory else migrate(url)
@@ -123,10 +125,19 @@ class Runtime:
                 migrate(url, connection)
         source = SqlIndexSource(self.store)
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
-        self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync))
+        exact_below = max(EXACT_BELOW, self.settings.index_min_passages)  # below, there is nothing in the index
+        self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync), exact_below)
+        self._drain = BackgroundDrain(self.sync)
+        self._drain.start()
 
     async def close(self) -> None:
-        """Let go of everything; unfinished turns go on at the next start."""
+        """Let go of everything; unfinished turns go on at the next start.
+
+        Where the embedder is remote, what was written here is embedded first, as far as five seconds reach.
+        """
+        await self._drain.stop()
+        if self._agents and not self.embedder.in_process:
+            await self._drain.embed_rest()
         await self.index.close()
         await self.store.close()
 

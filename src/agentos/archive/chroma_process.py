@@ -57,7 +57,8 @@ class Directory:
             return
         owner = self.path.with_name(f"{self.path.name}.owner")
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.is_file():  # `check` speaks of that, `set_aside` moves it
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = FileLock(f"{self.path}.lock", timeout=0)
             lock.acquire()
             owner.write_text(str(os.getppid()), "ascii")  # not in the lock file: older filelocks empty it
@@ -69,6 +70,8 @@ class Directory:
 
     def check(self) -> None:
         """Refuse what Chroma would silently open as an empty index, and what it cannot write to."""
+        if self.path.is_file():
+            raise Refused("damaged", f"{self.path} is a file and not a folder")
         try:
             names = os.listdir(self.path)
             probe = self.path / ".writable"
@@ -89,8 +92,10 @@ class Directory:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def set_aside(self) -> str:
-        """Move the folder out of the way, keeping one such copy; returns where it went."""
+        """Move the folder, or a file in its place, out of the way, keeping one such copy; returns where it went."""
         for older in self.path.parent.glob(f"{self.path.name}.broken-*"):
+            if older.is_file():
+                older.unlink()
             shutil.rmtree(older, ignore_errors=True)
         target = self.path.with_name(f"{self.path.name}.broken-{datetime.now():%Y%m%d-%H%M%S}")
         self.path.rename(target)

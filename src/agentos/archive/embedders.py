@@ -9,8 +9,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from agentos.errors import ConfigError, ProviderError
 from agentos.llm.litellm import load_litellm
 from agentos.protocols import Embedder
@@ -147,6 +145,8 @@ class RemoteEmbedder:
         return vectors
 
     async def _request(self, texts: list[str]) -> list[list[float]]:
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
         litellm = await asyncio.to_thread(load_litellm)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),

@@ -1,7 +1,7 @@
 """The session database as the source of the vector index (`IndexSource`)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentos.archive.sync import Change
 from agentos.memory.vectors import stack, to_bytes
@@ -33,11 +33,7 @@ class SqlIndexSource:
     async def texts(self, agent_id: str, passage_ids: Sequence[int], fingerprint: str) -> list[tuple[int, str]]:
         """(id, text) of those passages that are valid and not embedded."""
         return await self._database.read(
-            lambda tx: [
-                (p.id, p.text)
-                for p in tx.passages(agent_id, passage_ids)
-                if p.valid_to is None and p.fingerprint != fingerprint
-            ]
+            lambda tx: tx.unembedded(fingerprint, ids=passage_ids)  # an agent's outbox names its own passages only
         )
 
     async def unembedded(self, fingerprint: str, limit: int, after_id: int = 0) -> list[tuple[int, str]]:
@@ -53,10 +49,12 @@ class SqlIndexSource:
         self, agent_id: str, fingerprint: str, *, ids: Sequence[int] | None = None, after_id: int = 0, limit: int = -1
     ) -> "tuple[list[int], Vectors]":
         """The agent's embedded passages as (ids, (n, d) float32), by id."""
-        rows = await self._database.read(
-            lambda tx: tx.vectors(agent_id, fingerprint, ids=ids, after_id=after_id, limit=limit)
-        )
-        return [key for key, _ in rows], stack([vector for _, vector in rows])
+
+        def work(tx: Any) -> "tuple[list[int], Vectors]":  # stacked here, off the event loop
+            rows = tx.vectors(agent_id, fingerprint, ids=ids, after_id=after_id, limit=limit)
+            return [key for key, _ in rows], stack([vector for _, vector in rows])
+
+        return await self._database.read(work)
 
     async def embedded_ids(self, agent_id: str, fingerprint: str) -> list[int]:
         """The ids of the agent's embedded passages."""

@@ -175,12 +175,20 @@ class IndexSync:
         """
         async with self._lock:
             report = await self._embed_waiting(Drained())
-            try:
-                return await self._index_waiting(report)
-            except IndexDamaged as error:
-                return await self._recover(report, str(error))
-            except AgentOSError as error:
-                return replace(report, problem=str(error))
+            while True:
+                try:
+                    return await self._index_waiting(report)
+                except IndexDamaged as error:
+                    report = await self._recover(report, str(error))
+                    if report.problem is not None:
+                        return report
+                except AgentOSError as error:
+                    return replace(report, problem=str(error))
+
+    async def embed_waiting(self) -> Drained:
+        """Embed what waits for its vector and leave the index alone. The embedder's errors are returned."""
+        async with self._lock:
+            return await self._embed_waiting(Drained())
 
     async def verify(self, agent_id: str) -> Soundness:
         """Compare the agent's collection with SQL. Raises `IndexUnavailable` when the index cannot answer now."""
@@ -206,7 +214,13 @@ class IndexSync:
                 after = rows[-1][0]
                 report = replace(report, embedded=report.embedded + len(rows))
                 progress(report)
-            return await self._heal(report, fresh, progress)
+            report = await self._heal(report, fresh, progress)
+            if report.problem is None:
+                try:
+                    await self._index_waiting(Drained())  # a collection is sound without what waits for it
+                except AgentOSError as error:
+                    report = replace(report, problem=str(error))
+            return report
 
     async def is_proved(self, agent_id: str) -> bool:
         """Whether the agent's collection may be searched; the first time in a process it is verified for that.
@@ -262,7 +276,7 @@ class IndexSync:
             raise IndexDamaged("the index is damaged; `agentos reindex` rebuilds it")
         waiting = await self.source.waiting(self._indexed_up_to)
         unsound = [agent_id for agent_id, sound in self._sound.items() if not sound]
-        big = await self._big_agents() if waiting else {}
+        big = await self.agents() if waiting else {}
         for agent_id in dict.fromkeys([*waiting, *unsound]):
             if agent_id in big or agent_id in unsound or self.min_passages == 0:
                 report = await self._bring_up_to_date(agent_id, report)
@@ -270,7 +284,8 @@ class IndexSync:
             self._indexed_up_to = max(waiting.values(), default=self._indexed_up_to)
         return report
 
-    async def _big_agents(self) -> dict[str, int]:
+    async def agents(self) -> dict[str, int]:
+        """The agents with enough embedded passages for a collection, each with their number."""
         found = await self.source.agents(self._fingerprint)
         return {agent_id: count for agent_id, count in found if count > self.min_passages}
 
@@ -315,7 +330,7 @@ class IndexSync:
             return replace(report, problem=problem)
         self._beyond_repair.add(None)
         healed = await self._heal(Healed(), fresh=False, progress=lambda _: None)
-        return replace(report, rebuilt=report.rebuilt + healed.rebuilt, problem=healed.problem)
+        return replace(report, rebuilt=report.rebuilt + healed.rebuilt, problem=healed.problem or report.problem)
 
     # verifying and healing
 
@@ -367,7 +382,7 @@ class IndexSync:
             return replace(report, problem=str(error))
 
     async def _heal_all(self, report: Healed, fresh: bool, progress: Progress) -> Healed:
-        big = await self._big_agents()
+        big = await self.agents()
         report = replace(report, agents=len(big))
         for agent_id in big:
             if not fresh and (await self._verify(agent_id)).sound:

@@ -4,7 +4,6 @@ import asyncio
 import re
 import sys
 import termios
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from typing import Any
@@ -28,8 +27,6 @@ from agentos.state import AgentRecord
 
 _POLL_SECONDS = 1.0
 _AFTER_ERROR_SECONDS = 60.0
-_SETTLE_SECONDS = 3.0
-"""How long after a turn the vector index begins to catch up."""
 _COMMAND = re.compile(r"/[a-z]*(\s|$)")
 
 
@@ -63,11 +60,8 @@ class Chat:
         self._session = make_session(runtime.home / "chat_history", commands, self._choices, lambda: self._status)
         self._busy = asyncio.Lock()
         """Held while a turn prints."""
-        self._turn_ended_at = time.monotonic()
         self._interrupted = False
         """Whether Ctrl-C was the last thing the user did: a second one leaves."""
-        self._unsettled = True
-        """Whether the vector index may lag behind."""
 
     def introduce(self) -> None:
         """Three lines for the first start: which model answers, how to change it, where the data is."""
@@ -181,7 +175,6 @@ class Chat:
                             self.used += event.result.usage
                             self._interrupted = event.result.stop_reason == "cancelled"
             self.console.print()
-        self._turn_ended_at, self._unsettled = time.monotonic(), True
         await self.refresh()
 
     def _complain(self, error: AgentOSError) -> None:
@@ -198,18 +191,14 @@ class Chat:
         return bool(tx.timers(self.agent.id, due_by=now)) or tx.waiting(self.agent.id) is not None
 
     async def _watch(self) -> None:
-        """While the user thinks: run timers that are due, printed above the line, and let the index catch up."""
+        """While the user thinks: run timers that are due, printed above the line."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             if self._busy.locked():
                 continue
-            if await self.runtime.store.read(self._has_news):
-                if not await self._try_turn(self.agent.run(), alone=False):
-                    await asyncio.sleep(_AFTER_ERROR_SECONDS)
-            elif self._unsettled and time.monotonic() - self._turn_ended_at > _SETTLE_SECONDS:
-                self._unsettled = False
-                if await self.runtime.store.read(lambda tx: tx.outbox_size()):
-                    await self.runtime.sync.drain()
+            news = await self.runtime.store.read(self._has_news)
+            if news and not await self._try_turn(self.agent.run(), alone=False):
+                await asyncio.sleep(_AFTER_ERROR_SECONDS)
 
 
 @contextmanager

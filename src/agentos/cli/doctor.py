@@ -20,6 +20,7 @@ from agentos.errors import AgentOSError, IndexUnavailable, StoreError
 from agentos.personas import list_personas, load_persona
 from agentos.runtime import Runtime
 from agentos.settings import Settings, load_settings
+from agentos.store.migrations import missing_tables
 
 _LITTLE_DISK = 1 << 30
 _NO_DISK = 100 << 20
@@ -93,6 +94,11 @@ def _disk(settings: Settings) -> Finding:
 async def _database(runtime: Runtime) -> Finding:
     def work(tx: Any) -> tuple[str, str, int]:
         ask = tx.connection.exec_driver_sql
+        if missing := missing_tables(tx.connection):
+            raise StoreError(
+                f"the database lacks {', '.join(missing)}; stop agentos and restore the newest copy from "
+                f"{runtime.home / 'backups'}, or move {runtime.home / 'agentos.db'} away"
+            )
         sound = ask("PRAGMA quick_check").scalar() if tx.connection.dialect.name == "sqlite" else "ok"
         return str(sound), str(ask("SELECT version_num FROM alembic_version").scalar()), len(tx.agents())
 
@@ -159,13 +165,14 @@ async def _embedder(runtime: Runtime) -> Finding:
 
 
 async def _index(runtime: Runtime) -> Finding:
-    waiting = await runtime.store.read(lambda tx: tx.outbox_size())
-    agents = await runtime.sync.source.agents(runtime.embedder.fingerprint)
-    total = sum(count for _, count in agents)
-    found = f"{number(total)} vectors of {len(agents)} agents, {number(waiting)} changes wait"
+    agents = await runtime.sync.agents()
+    sizes = await runtime.store.read(lambda tx: tx.outbox_sizes())
+    small = 0 if runtime.settings.index_min_passages == 0 else sum(sizes[a] for a in sizes if a not in agents)
+    waiting = sum(sizes.values()) - small  # a small agent's stay in the outbox: it has no collection
+    found = f"{number(sum(agents.values()))} vectors of {len(agents)} agents, {number(waiting)} changes wait"
     rebuild = "searches use the exact scan meanwhile; agentos reindex rebuilds it"
     try:
-        reports = [await runtime.sync.verify(agent_id) for agent_id, _ in agents]
+        reports = [await runtime.sync.verify(agent_id) for agent_id in agents]
     except IndexUnavailable as error:
         return Finding("index", "warn", f"{found}; {error}", rebuild)
     broken = [report for report in reports if not report.sound]

@@ -28,6 +28,8 @@ QUESTION_WEIGHT = 0.5
 """Weight of a message that only asks: it states nothing, but shares its words with the next one who asks."""
 EXACT_BELOW = 1000
 """Passages up to which the exact scan is faster than the index."""
+COMPARED = 5000
+"""Passages waiting for the index that are compared directly; with more, all are scanned and it is not asked."""
 _SCAN_CHUNK = 20_000
 
 STOP_WORDS = frozenset(
@@ -49,12 +51,16 @@ Ranked = tuple[int, float, str]
 
 
 class HybridSearch:
-    """Searches one home's memories; the implementation of `agentos.protocols.Search`."""
+    """Searches one home's memories; the implementation of `agentos.protocols.Search`.
 
-    def __init__(self, store: Store, embedder: Embedder, index: VectorIndex) -> None:
+    The index is asked only for agents with more than `exact_below` vectors.
+    """
+
+    def __init__(self, store: Store, embedder: Embedder, index: VectorIndex, exact_below: int = EXACT_BELOW) -> None:
         self.store = store
         self.embedder = embedder
         self.index = index
+        self.exact_below = exact_below
 
     async def __call__(self, agent_id: str, query: SearchQuery, not_run: str | None = None) -> list[Hit]:
         """One page of hits, newest first; messages of the run `not_run` are left out.
@@ -65,15 +71,15 @@ class HybridSearch:
         if not terms:
             return []
         wanted = max(CANDIDATES, (query.page + 1) * query.limit)
-        rank = self._rank_messages if query.scope == "recall" else self._rank_passages
-        ranked, rows = await rank(agent_id, query, (terms, identifiers), wanted, not_run)
-        page = ranked[query.page * query.limit : (query.page + 1) * query.limit]
-        found = [_to_hit(rows[key], score, why) for key, score, why in page]
+        if query.scope == "recall":
+            found = await self._find_messages(agent_id, query, (terms, identifiers), wanted, not_run)
+        else:
+            found = await self._find_passages(agent_id, query, (terms, identifiers), wanted)
         return sorted(found, key=lambda hit: (hit.created_at, hit.ref), reverse=True)
 
-    async def _rank_messages(
+    async def _find_messages(
         self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int, not_run: str | None
-    ) -> tuple[list[Ranked], dict[int, Message | Passage]]:
+    ) -> list[Hit]:
         """Full text finds; vectors re-rank what it found; messages that only ask count less."""
         roles = q.roles or ("user", "assistant")
 
@@ -87,7 +93,7 @@ class HybridSearch:
         lexical, exact, messages = await self.store.read(find)
         asks = {m.id for m in messages if only_asks(m.content)}
         ranked = fuse(lexical, await self._rerank(q.text, messages), first=exact, asks=asks)
-        return ranked, {m.id: m for m in messages}
+        return _hits(_page(ranked, q), messages)
 
     async def _rerank(self, text: str, messages: Sequence[Message]) -> list[int]:
         if not self.embedder.in_process or len(messages) < 2:
@@ -99,21 +105,19 @@ class HybridSearch:
         rows = [(m.id, to_bytes(v)) for m, v in zip(messages, vectors[1:], strict=True)]
         return [key for key, _ in nearest(vectors[0], rows, len(rows))]
 
-    async def _rank_passages(
-        self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int, _: str | None
-    ) -> tuple[list[Ranked], dict[int, Message | Passage]]:
+    async def _find_passages(
+        self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int
+    ) -> list[Hit]:
         """Full text and the nearest vectors, each over all of the agent's valid passages."""
         near = await self._nearest(agent_id, q.text, wanted)
+        filters: dict[str, Any] = {"tags": q.tags, "start": q.start, "end": q.end}
 
-        def find(tx: Any) -> tuple[list[int], list[int], list[Passage]]:
-            lexical, exact = (
-                tx.lexical_passages(agent_id, t, tags=q.tags, start=q.start, end=q.end, limit=wanted) for t in terms
-            )
-            return lexical, exact, tx.passages(agent_id, [*lexical, *exact, *near])
+        def find(tx: Any) -> list[Hit]:
+            lexical, exact = (tx.lexical_passages(agent_id, t, **filters, limit=wanted) for t in terms)
+            page = _page(fuse(lexical, tx.valid_passages(agent_id, near, **filters), first=exact), q)
+            return _hits(page, tx.passages(agent_id, [key for key, _, _ in page]))
 
-        lexical, exact, passages = await self.store.read(find)
-        rows = {p.id: p for p in passages if _within(p, q)}
-        return fuse(lexical, [key for key in near if key in rows], first=exact), dict(rows)
+        return await self.store.read(find)
 
     async def _nearest(self, agent_id: str, text: str, wanted: int) -> list[int]:
         try:
@@ -123,34 +127,38 @@ class HybridSearch:
             return []  # a failing embedder leaves the ranking of full text
 
     async def _nearest_passages(self, agent_id: str, vector: "Vectors", k: int) -> list[tuple[int, float]]:
-        fingerprint = self.embedder.fingerprint
-        if await self.store.read(lambda tx: tx.has_more_passages_than(agent_id, EXACT_BELOW)):
+        # first what the index lacks, else a row that it takes in meanwhile would be in neither
+        lacking = await self.store.read(lambda tx: self._index_lacks(tx, agent_id, vector, k))
+        if lacking is not None:
             try:
-                # first what the index lacks, else a row that it takes in meanwhile would be in neither
-                pending = await self.store.read(
-                    lambda tx: tx.vectors(agent_id, fingerprint, ids=tx.pending_ids(agent_id))
-                )
                 # what was deleted a moment ago may still be in the index, so ask for a few more
-                found = dict(await self.index.query(agent_id, vector, k + 10)) | dict(nearest(vector, pending, k))
+                found = dict(await self.index.query(agent_id, vector, k + 10)) | dict(lacking)
                 return sorted(found.items(), key=lambda hit: -hit[1])
             except IndexUnavailable:
                 pass
         return await self._scan(agent_id, vector, k)
 
+    def _index_lacks(self, tx: Any, agent_id: str, vector: "Vectors", k: int) -> list[tuple[int, float]] | None:
+        """The nearest of what waits for the index; None where all is to be scanned instead."""
+        fingerprint = self.embedder.fingerprint
+        if not tx.has_more_vectors_than(agent_id, fingerprint, self.exact_below):
+            return None
+        rows = tx.vectors(agent_id, fingerprint, waiting=True, limit=COMPARED + 1)
+        return nearest(vector, rows, k) if len(rows) <= COMPARED else None
+
     async def _scan(self, agent_id: str, vector: "Vectors", k: int) -> list[tuple[int, float]]:
         """The exact scan: every vector of the agent in SQL, a chunk at a time."""
         best: list[tuple[int, float]] = []
-        after = 0
-        while True:
-            rows = await self.store.read(
-                lambda tx, after=after: tx.vectors(  # type: ignore[misc]
-                    agent_id, self.embedder.fingerprint, after_id=after, limit=_SCAN_CHUNK
-                )
-            )
-            best = sorted([*best, *nearest(vector, rows, k)], key=lambda hit: -hit[1])[:k]
-            if len(rows) < _SCAN_CHUNK:
-                return best
-            after = rows[-1][0]
+        after: int | None = 0
+        while after is not None:
+
+            def chunk(tx: Any, after_id: int = after) -> tuple[list[tuple[int, float]], int | None]:
+                rows = tx.vectors(agent_id, self.embedder.fingerprint, after_id=after_id, limit=_SCAN_CHUNK)
+                return nearest(vector, rows, k), rows[-1][0] if len(rows) == _SCAN_CHUNK else None
+
+            found, after = await self.store.read(chunk)
+            best = sorted([*best, *found], key=lambda hit: -hit[1])[:k]
+        return best
 
 
 def query_terms(text: str) -> tuple[list[str], list[str]]:
@@ -197,15 +205,13 @@ def only_asks(text: str) -> bool:
     return stripped.endswith("?") and not re.search(r"[.!?]\s", stripped)
 
 
-def _within(passage: Passage, query: SearchQuery) -> bool:
-    """Whether a passage that came by vector is valid and passes the query's filters."""
-    if passage.valid_to is not None:
-        return False
-    if query.tags and not set(query.tags) & set(passage.tags):
-        return False
-    return (query.start is None or passage.created_at >= query.start) and (
-        query.end is None or passage.created_at <= query.end
-    )
+def _page(ranked: list[Ranked], query: SearchQuery) -> list[Ranked]:
+    return ranked[query.page * query.limit : (query.page + 1) * query.limit]
+
+
+def _hits(page: list[Ranked], rows: Sequence[Message | Passage]) -> list[Hit]:
+    by_id = {row.id: row for row in rows}
+    return [_to_hit(by_id[key], score, why) for key, score, why in page]
 
 
 def _to_hit(row: Message | Passage, score: float, why: str) -> Hit:

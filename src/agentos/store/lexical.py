@@ -1,5 +1,6 @@
 """Lexical search in SQL: FTS5 (porter stems) over messages and passages."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -17,10 +18,16 @@ WHERE message_fts MATCH :match AND m.agent_id = :agent_id {filters}
 ORDER BY rank LIMIT :limit
 """
 _PASSAGES = """
-SELECT p.id, bm25(passage_fts, 0.0, 1.0) AS rank FROM passage_fts
-JOIN passage p ON p.id = passage_fts.rowid
-WHERE passage_fts MATCH :match AND p.agent_id = :agent_id AND p.valid_to IS NULL {filters}
-ORDER BY rank LIMIT :limit
+SELECT p.id, found.rank FROM (
+    SELECT rowid, bm25(passage_fts, 0.0, 1.0) AS rank FROM passage_fts
+    WHERE passage_fts MATCH :match ORDER BY rank LIMIT :most
+) found CROSS JOIN passage p ON p.id = found.rowid
+WHERE +p.agent_id = :agent_id AND p.valid_to IS NULL {filters}
+ORDER BY found.rank LIMIT :limit
+"""
+_VALID_PASSAGES = """
+SELECT p.id FROM passage p
+WHERE p.id IN (SELECT value FROM json_each(:ids)) AND +p.agent_id = :agent_id AND p.valid_to IS NULL {filters}
 """
 
 
@@ -28,6 +35,10 @@ COMMON = 5000
 """Rows from which a word is common (to rank by it costs more than it tells), and an agent large."""
 ENOUGH = 10
 """Rows with all the words of a question after which rows with only some of them are not looked for."""
+
+
+BEST = 4
+"""A large agent's best matches are looked up first, so many times the rows asked for; all only where too few pass."""
 
 
 class LexicalRows(Rows):
@@ -66,12 +77,23 @@ class LexicalRows(Rows):
         limit: int,
     ) -> list[int]:
         """Ids of the agent's valid passages that hold any term, best first."""
-        filters, values = _time_filter("p", start, end)
-        query = sa.text(_PASSAGES.format(filters=filters + (_TAGGED if tags else "")))
-        if tags:
-            query = query.bindparams(sa.bindparam("tags", expanding=True))
-            values["tags"] = list(tags)
+        query, values = _filtered(_PASSAGES, tags, start, end)
         return self._ids(query, "passage", agent_id, terms, limit, values)
+
+    def valid_passages(
+        self,
+        agent_id: str,
+        ids: Sequence[int],
+        *,
+        tags: tuple[str, ...],
+        start: datetime | None,
+        end: datetime | None,
+    ) -> list[int]:
+        """Those of `ids`, in their order, that are valid passages of the agent and pass the filters."""
+        query, values = _filtered(_VALID_PASSAGES, tags, start, end)
+        values |= {"ids": json.dumps(list(ids)), "agent_id": agent_id}
+        valid = set(self.connection.execute(query, values).scalars())
+        return [key for key in ids if key in valid]
 
     def _ids(
         self, query: sa.TextClause, name: str, agent_id: str, terms: Sequence[str], limit: int, values: dict[str, Any]
@@ -80,11 +102,16 @@ class LexicalRows(Rows):
             return []
         # A small agent's own token keeps the match inside its rows however many agents there are;
         # a large one's would cost more than the rows of others that it spares.
-        own = "" if self._is_large(name, agent_id) else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
+        large = self._is_large(name, agent_id)
+        own = "" if large else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
         found: dict[int, None] = {}
         for expression in self._expressions(name, [_phrase(term) for term in terms]):
             values |= {"agent_id": agent_id, "match": f"{own}- agent_id : ({expression})", "limit": limit}
-            found |= dict.fromkeys(row[0] for row in self.connection.execute(query, values))
+            for most in (BEST * limit, -1) if large and name == "passage" else (-1,):
+                rows = self.connection.execute(query, values | {"most": most}).scalars().all()
+                if len(rows) >= limit:
+                    break
+            found |= dict.fromkeys(rows)
             if len(found) >= ENOUGH:
                 break
         return list(found)[:limit]
@@ -115,6 +142,18 @@ def _phrase(text: str) -> str:
 
 
 _TAGGED = " AND EXISTS (SELECT 1 FROM json_each(p.tags) WHERE json_each.value IN :tags)"
+
+
+def _filtered(
+    template: str, tags: tuple[str, ...], start: datetime | None, end: datetime | None
+) -> tuple[sa.TextClause, dict[str, Any]]:
+    """A statement on passages with these filters, and their values."""
+    filters, values = _time_filter("p", start, end)
+    query = sa.text(template.format(filters=filters + (_TAGGED if tags else "")))
+    if tags:
+        query = query.bindparams(sa.bindparam("tags", expanding=True))
+        values["tags"] = list(tags)
+    return query, values
 
 
 def _time_filter(alias: str, start: datetime | None, end: datetime | None) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,8 @@ from agentos.store.tables import OutboxRow, PassageRow
 
 _passage, _outbox = table(PassageRow), table(OutboxRow)
 _FIELDS = [f for f in Passage.__dataclass_fields__ if f not in ("id", "embedding")]
+_by_id = _passage.c.agent_id + ""
+"""The agent as a mere filter on rows that are looked up by id: SQLite would rather walk all rows of the agent."""
 _COLUMNS = [_passage.c.id, *(_passage.c[f] for f in _FIELDS)]  # the embedding only where it is asked for
 
 
@@ -70,7 +72,7 @@ class PassageRows(AgentRows):
 
     def passages(self, agent_id: str, ids: Iterable[int]) -> list[Passage]:
         """The passages with these ids that belong to the agent."""
-        query = sa.select(*_COLUMNS).where(_passage.c.agent_id == agent_id, _passage.c.id.in_(list(ids)))
+        query = sa.select(*_COLUMNS).where(_by_id == agent_id, _passage.c.id.in_(list(ids)))
         return [_to_passage(row) for row in self.all(query)]
 
     def recent_passages(self, agent_id: str, limit: int = 50, before_id: int | None = None) -> list[Passage]:
@@ -85,25 +87,33 @@ class PassageRows(AgentRows):
         query = sa.select(sa.func.count()).select_from(_passage)
         return int(self.scalar(query.where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))))
 
-    def has_more_passages_than(self, agent_id: str, count: int) -> bool:
-        """The same as comparing the count, without counting them all."""
-        query = sa.select(_passage.c.id).where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))
+    def has_more_vectors_than(self, agent_id: str, fingerprint: str, count: int) -> bool:
+        """Whether this embedder embedded more passages than that, ended ones too: answered from an index alone."""
+        query = sa.select(_passage.c.id).where(_passage.c.agent_id == agent_id, _passage.c.fingerprint == fingerprint)
         return self.scalar(query.offset(count).limit(1)) is not None
 
     # vectors
 
     def vectors(
-        self, agent_id: str, fingerprint: str, *, ids: Iterable[int] | None = None, after_id: int = 0, limit: int = -1
-    ) -> list[tuple[int, bytes]]:
-        """(passage id, embedding) of valid passages that this embedder embedded, by id."""
+        self, agent_id: str, fingerprint: str, *, ids: Iterable[int] | None = None, waiting: bool = False,
+        after_id: int = 0, limit: int = -1,
+    ) -> list[tuple[int, bytes]]:  # fmt: skip
+        """(passage id, embedding) of valid passages that this embedder embedded, by id.
+
+        Only those in `ids`; with `waiting`, only those that the index has not taken in yet.
+        """
         query = sa.select(_passage.c.id, _passage.c.embedding).where(
-            _passage.c.agent_id == agent_id,
+            (_passage.c.agent_id if ids is None and not waiting else _by_id) == agent_id,
             _passage.c.fingerprint == fingerprint,
             _passage.c.valid_to.is_(None),
             _passage.c.id > after_id,
         )
         if ids is not None:
             query = query.where(_passage.c.id.in_(list(ids)))
+        if waiting:
+            query = query.where(
+                _passage.c.id.in_(sa.select(_outbox.c.passage_id).where(_outbox.c.agent_id == agent_id))
+            )
         if limit >= 0:
             query = query.limit(limit)
         return [(row[0], row[1]) for row in self.connection.execute(query.order_by(_passage.c.id))]
@@ -124,13 +134,17 @@ class PassageRows(AgentRows):
         )
         return [(row[0], row[1]) for row in self.connection.execute(query)]
 
-    def unembedded(self, fingerprint: str, limit: int, after_id: int = 0) -> list[tuple[int, str]]:
-        """(passage id, text) of valid passages without a vector of this embedder, by id."""
+    def unembedded(
+        self, fingerprint: str, limit: int = -1, after_id: int = 0, *, ids: Iterable[int] | None = None
+    ) -> list[tuple[int, str]]:
+        """(passage id, text) of valid passages (only those in `ids`) without a vector of this embedder, by id."""
         query = sa.select(_passage.c.id, _passage.c.text).where(
             sa.or_(_passage.c.fingerprint.is_(None), _passage.c.fingerprint != fingerprint),
             _passage.c.valid_to.is_(None),
             _passage.c.id > after_id,
         )
+        if ids is not None:
+            query = query.where(_passage.c.id.in_(list(ids)))
         return [(row[0], row[1]) for row in self.connection.execute(query.order_by(_passage.c.id).limit(limit))]
 
     def save_embeddings(self, fingerprint: str, rows: Sequence[tuple[int, bytes]]) -> None:
@@ -157,14 +171,10 @@ class PassageRows(AgentRows):
         query = sa.select(_outbox.c.agent_id, sa.func.max(_outbox.c.id)).where(_outbox.c.id > after_id)
         return {row[0]: row[1] for row in self.connection.execute(query.group_by(_outbox.c.agent_id))}
 
-    def pending_ids(self, agent_id: str, limit: int = 5000) -> set[int]:
-        """Passages of the agent that the index has not taken in yet."""
-        query = sa.select(_outbox.c.passage_id).where(_outbox.c.agent_id == agent_id).limit(limit)
-        return set(self.connection.execute(query).scalars())
-
-    def outbox_size(self) -> int:
-        """How many changes wait for the index."""
-        return int(self.scalar(sa.select(sa.func.count()).select_from(_outbox)))
+    def outbox_sizes(self) -> dict[str, int]:
+        """Agents with changes that wait for the index, each with their number."""
+        query = sa.select(_outbox.c.agent_id, sa.func.count()).group_by(_outbox.c.agent_id)
+        return {row[0]: row[1] for row in self.connection.execute(query)}
 
     def outbox_done(self, ids: Sequence[int]) -> None:
         """Forget changes that the index has taken in."""

@@ -154,7 +154,7 @@ class PassageRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_passage_time", "agent_id", "created_at"),
         Index("ix_passage_hash", "agent_id", "text_hash"),
-        Index("ix_passage_fingerprint", "fingerprint"),
+        Index("ix_passage_fingerprint", "agent_id", "fingerprint"),
         _NEVER_REUSED,
     )
     id: int | None = Field(default=None, primary_key=True)
@@ -256,6 +256,7 @@ class OutboxRow(SQLModel, table=True):
     """A change the vector index has yet to take in."""
 
     __tablename__ = "outbox"
+    __table_args__ = (_NEVER_REUSED,)  # whoever drains remembers how far
     id: int | None = Field(default=None, primary_key=True)
     agent_id: str = Field(index=True)
     passage_id: int

@@ -43,6 +43,14 @@ def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
         engine.dispose()
 
 
+def missing_tables(connection: sa.Connection) -> list[str]:
+    """Tables of this package's schema that the database does not have, the full-text ones among them."""
+    from agentos.store.tables import AgentRow
+
+    expected = {*AgentRow.metadata.tables, "message_fts", "passage_fts"}
+    return sorted(expected - set(sa.inspect(connection).get_table_names()))
+
+
 def _revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         if sa.inspect(connection).get_table_names():

@@ -143,6 +143,7 @@ def upgrade() -> None:
         sa.Column("agent_id", sa.String(), nullable=False),
         sa.Column("passage_id", sa.Integer(), nullable=False),
         sa.Column("op", sa.String(), nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_outbox_agent_id", "outbox", ["agent_id"])
     op.create_table(
@@ -163,7 +164,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(), nullable=True),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_passage_fingerprint", "passage", ["fingerprint"])
+    op.create_index("ix_passage_fingerprint", "passage", ["agent_id", "fingerprint"])
     op.create_index("ix_passage_hash", "passage", ["agent_id", "text_hash"])
     op.create_index("ix_passage_time", "passage", ["agent_id", "created_at"])
     op.create_table(
