@@ -52,6 +52,7 @@ class HistoryRows(Rows):
 
     def messages(self, agent_id: str, ids: Iterable[int]) -> list[Message]:
         """The messages with these ids that belong to the agent, oldest first."""
+        # + "": a mere filter, else SQLite would rather walk all rows of the agent than look these up
         query = sa.select(_message).where(_message.c.agent_id + "" == agent_id, _message.c.id.in_(list(ids)))
         return [_to_message(row) for row in self.all(query.order_by(_message.c.id))]
 
