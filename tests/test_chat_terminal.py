@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -184,6 +185,25 @@ def test_a_timer_fires_while_the_user_writes(tmp_path: Path) -> None:
         assert shown.count("half a line") == 1, "what is being written stands below what is printed, once"
         chat.type(CTRL_C, CTRL_D)
         assert chat.exit_code() == 0
+
+
+def test_what_goes_wrong_beside_the_line_is_told_once_and_the_chat_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with chatting(home) as chat:
+        chat.wait_line("", 1)
+        with sqlite3.connect(home / "agentos.db") as database:
+            database.execute("ALTER TABLE timer RENAME TO away")
+        shown = chat.wait("looking for timers failed: ")
+        assert "no such table: timer" in shown
+        with sqlite3.connect(home / "agentos.db") as database:
+            database.execute("ALTER TABLE away RENAME TO timer")
+        database.close()
+        chat.type("My name is Ada.", ENTER)
+        chat.wait("core_memory_append human ✓")
+        assert chat.text().count("looking for timers failed") == 1
+        chat.type("/exit", ENTER, *[CTRL_C] * 5)
+        assert chat.exit_code() in (0, 130, -2)
+        assert "Traceback" not in chat.text()
 
 
 LONG = "\n".join(f"- item {n}" for n in range(1, 3 * ROWS))

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,12 @@ import pytest
 import agentos
 from agentos.cli.blocks import BlockCutter
 from agentos.cli.output import as_json, line, safe
+from agentos.errors import ConfigError
+from agentos.llm.offline import OfflineLLM
+from agentos.messages import Block
+from agentos.personas import list_personas
+from agentos.settings import load_settings
+from agentos.testing import temporary_runtime
 from agentos.testing.fake_openai import Body, FakeOpenAI, FakeReply, call
 
 COMMAND = [sys.executable, "-m", "agentos"]
@@ -107,7 +114,7 @@ def test_bad_input_is_one_sentence_and_an_exit_code(cli: Cli) -> None:
 
 def test_settings_that_cannot_be_used(cli: Cli) -> None:
     for env, code, sentence in (
-        ({"AGENTOS_CONTEXT_WINDOW": "12"}, 3, "context_window"),
+        ({"AGENTOS_CONTEXT_WINDOW": "7999"}, 3, "'context_window' cannot be '7999'"),
         ({"AGENTOS_DATABASE_URL": "nonsense"}, 3, "AGENTOS_DATABASE_URL"),
         ({"AGENTOS_HOME": "/dev/null/home"}, 1, "AGENTOS_HOME"),
     ):
@@ -115,6 +122,52 @@ def test_settings_that_cannot_be_used(cli: Cli) -> None:
         assert (done.returncode, done.stdout) == (code, ""), done
         assert sentence in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cache_ttl_seconds", "-1"),
+        ("index_min_passages", "-3"),
+        ("max_steps", "0"),
+        ("max_turn_tokens", "-1"),
+        ("max_turn_cost_usd", "inf"),
+        ("max_turn_cost_usd", "nan"),
+        ("request_timeout_seconds", "inf"),
+        ("request_timeout_seconds", "-1"),
+        ("context_window", "many"),
+        ("personas", "/no/such/folder"),
+    ],
+)
+def test_an_odd_value_is_named_with_its_place(name: str, value: str) -> None:
+    place = f"AGENTOS_{name.upper()}"
+    with pytest.raises(ConfigError, match=rf"^setting '{name}' cannot be '{value}': .*; correct it in {place}$"):
+        load_settings({place: value})
+
+
+def test_an_unknown_setting_is_named_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "agentos.toml"
+    file.write_text("context_windw = 9000")
+    with pytest.raises(ConfigError, match=r"^agentos.toml: there is no setting 'context_windw'; did you mean 'context"):
+        load_settings({})
+    file.write_text("colour = 1")
+    with pytest.raises(ConfigError, match=r"no setting 'colour'; there are: home, model, api_base"):
+        load_settings({})
+    file.write_text("api_key = 1234")
+    with pytest.raises(ConfigError, match=r"'api_key' cannot be what was given: .*; correct it in agentos.toml"):
+        load_settings({})
+    file.write_text('personas = "~"')
+    assert load_settings({}).personas == Path.home()
+
+
+async def test_every_shipped_persona_works_in_the_smallest_window(tmp_path: Path) -> None:
+    settings = load_settings({"AGENTOS_HOME": str(tmp_path), "AGENTOS_CONTEXT_WINDOW": "8000"})
+    async with temporary_runtime(OfflineLLM(), settings=settings) as runtime:
+        for name in list_personas(runtime.persona_folders):
+            turn = await (await runtime.agent(name, persona=name)).turn()
+            assert turn.window.tokens == 8000
+            assert turn.crowding([*turn.state.blocks, Block("learned", "word " * 150)]) is None, name
 
 
 def test_what_was_said_is_remembered_found_explained_and_undone(cli: Cli) -> None:
@@ -341,6 +394,55 @@ def test_a_terminated_turn_goes_on_at_the_next_start_and_failures_have_their_cod
         assert done.returncode == 4, "the first failure's code"
         assert "fake error 400" in done.stderr
         assert "2 steps" in done.stderr
+
+
+def test_ctrl_c_ends_piped_input_and_a_retry_is_told(cli: Cli) -> None:
+    asked = threading.Event()
+    faults = [FakeReply(status=500, headers={"retry-after": "0"}), FakeReply(hang_seconds=60)]
+
+    def handler(body: Body) -> FakeReply:
+        if len(faults) == 1:
+            asked.set()
+        return faults.pop(0) if faults else FakeReply(text="fine")
+
+    with FakeOpenAI(handler) as server:
+        env = {**cli.env, "AGENTOS_MODEL": "fake", "AGENTOS_API_BASE": server.url}
+        pipe = subprocess.PIPE
+        chat = subprocess.Popen([*COMMAND, "chat"], env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        assert chat.stdin is not None
+        chat.stdin.write("one\ntwo\n")
+        chat.stdin.flush()
+        assert asked.wait(60)
+        chat.send_signal(signal.SIGINT)
+        out, complaints = chat.communicate(timeout=60)
+        assert (chat.returncode, out) == (130, "")
+        assert complaints == (
+            "agentos: trying again in 0 s: fake failed (500): fake error 500\n"
+            "agentos: cancelled; what was saved stays\n"
+        )
+        assert len(server.requests) == 2, "the line behind the cancelled one was not taken"
+
+
+def test_ctrl_c_while_waiting_for_a_line(cli: Cli) -> None:
+    pipe = subprocess.PIPE
+    chat = subprocess.Popen([*COMMAND, "chat"], env=cli.env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert chat.stdin is not None
+    assert chat.stdout is not None
+    chat.stdin.write("My name is Ada.\n")
+    chat.stdin.flush()
+    assert "Ada" in chat.stdout.readline()
+    chat.send_signal(signal.SIGINT)
+    chat.wait(60)
+    assert (chat.returncode, *chat.communicate()) == (130, "", "")
+
+
+def test_nothing_is_lost_in_a_locale_that_is_not_utf_8(cli: Cli) -> None:
+    env = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = cli("chat", "-p", "Grüße", "--output-format", "json", stdin="日本\n", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["stop_reason"] == "end_turn"
+    shown = cli("memory", "search", "default", "Grüße", "--in", "recall", "--json", env=env)
+    assert json.loads(shown.stdout)[0]["text"] == "Grüße\n日本\n"
 
 
 def test_text_for_a_terminal() -> None:

@@ -3,9 +3,10 @@
 import asyncio
 import copy
 import json
+import re
 import sys
 import threading
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from agentos.errors import ConfigError, ContextOverflow, ProviderError
 from agentos.events import Retry
 from agentos.llm.arguments import parse_arguments
 from agentos.llm.assembly import ReplyBuilder
-from agentos.llm.faults import explain
+from agentos.llm.faults import Transient, explain
 from agentos.llm.litellm import MAX_REQUESTS, LiteLLM
 from agentos.llm.text_calls import TextGate, ThinkSplitter, find_text_calls
 from agentos.messages import Reply, Usage
@@ -385,6 +386,7 @@ async def test_a_refused_request_is_not_tried_again(status):
     assert type(error) is ProviderError
     assert str(status) in str(error)
     assert len(requests) == 1
+    assert "tried" not in str(error)
 
 
 async def test_a_rate_limit_passes_and_its_wait_is_kept():
@@ -407,9 +409,27 @@ async def test_a_wait_given_as_a_date():
     assert 20 < await first_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)) <= 30
 
 
-@pytest.mark.parametrize(("asked", "waited"), [("86400", 60.0), ("-5", 0.0), ("soon", 0.0), ("nan", 0.0)])
+@pytest.mark.parametrize(("asked", "waited"), [("60", 60.0), ("-5", 0.0), ("soon", 0.0), ("nan", 0.0), ("inf", 0.0)])
 async def test_odd_waits(asked, waited):
     assert await first_wait(asked) == waited
+
+
+@pytest.mark.parametrize(("asked", "named"), [("61", "61 s"), ("150", "3 min"), ("3600", "1 h"), ("200000", "3 days")])
+async def test_a_wait_that_is_too_long_fails_at_once_and_is_named(asked, named):
+    error, requests = await failure(FakeReply(status=429, headers={"retry-after": asked}))
+    assert type(error) is ProviderError
+    assert f"rate limit (429): fake error 429; the provider asks to wait {named}: try again then" in str(error)
+    assert "--model" in str(error)
+    assert len(requests) == 1
+
+
+async def test_all_waits_together_have_a_bound():
+    retries = []
+    with suppress(Transient):
+        async for attempt in LiteLLM("openai/x")._attempts(retries):
+            with attempt:
+                raise Transient("down", retry_after_seconds=25.0)
+    assert [retry.wait_seconds for retry in retries] == [25.0, 25.0]
 
 
 async def test_waits_grow_up_to_a_cap():
@@ -443,7 +463,9 @@ async def test_waits_grow_up_to_a_cap():
 async def test_a_passing_fault_is_tried_again_five_times_at_most(reply):
     error, requests = await failure(reply)
     assert type(error) is ProviderError
-    assert len(requests) == MAX_REQUESTS
+    assert "(tried 5 times); " in str(error)
+    assert not re.search(r"TransferEncoding|payload|Expecting value", str(error)), "a library's words"
+    assert len(requests) <= MAX_REQUESTS
     parts, requests = await answer(reply, FakeReply(text="ok"))
     assert [type(p) for p in parts] == [Retry, Delta, Reply]
     assert parts[-1].text == "ok"
@@ -461,7 +483,7 @@ async def test_silence_is_a_fault():
 async def test_a_stream_that_breaks_after_text_is_not_repeated():
     with FakeOpenAI(in_order(FakeReply(text="hello", drop_after=2))) as server:
         parts = []
-        with pytest.raises(ProviderError, match="broke off"):
+        with pytest.raises(ProviderError, match=r"ended too soon.* broke off; what came of it is not kept"):
             await ask(model(server), parts=parts)
         assert parts == [Delta("hello")]
         assert len(server.requests) == 1

@@ -122,12 +122,23 @@ def test_a_backup_is_made_before_an_upgrade(url: str, path: Path) -> None:
     raw.close()
 
 
-def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+@pytest.mark.parametrize(
+    "tables",
+    [
+        "CREATE TABLE recipes (name TEXT)",
+        "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('0001')",
+        "CREATE TABLE alembic_version (version_num TEXT); CREATE TABLE agent (name TEXT)",
+    ],
+)
+def test_a_database_of_another_program_is_left_alone(path: Path, tables: str) -> None:
     with sqlite3.connect(path) as raw:
-        raw.execute("CREATE TABLE recipes (name TEXT)")
+        raw.executescript(tables)
     raw.close()
-    with pytest.raises(StoreError, match="belongs to another program; move it away or set AGENTOS_HOME"):
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"is not an agentos database.* set AGENTOS_HOME"):
         migrate(sqlite_url(path))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +163,7 @@ def test_a_url_that_cannot_be_used() -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"cannot be opened; check that its folder exists"):
+    with pytest.raises(StoreError, match=r"cannot be opened for writing; check that its folder exists"):
         migrate(sqlite_url(tmp_path / "nowhere" / "agentos.db"))
 
 

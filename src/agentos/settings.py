@@ -6,11 +6,12 @@ Order: what the caller passes (flags), environment, `./agentos.toml`, the user's
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_config_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError
 
 from agentos.errors import ConfigError
 
@@ -29,7 +30,7 @@ PROVIDER_KEYS = {
 class Settings(BaseModel):
     """Everything that can be configured; see README for the names in the environment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     home: Path = Field(default_factory=lambda: user_data_path("agentos"))
     """The one directory that holds all data."""
@@ -38,24 +39,24 @@ class Settings(BaseModel):
     api_base: str | None = None
     """An OpenAI-compatible server for `model`."""
     api_key: str | None = Field(default=None, repr=False)
-    context_window: int | None = Field(default=None, ge=2000)
-    """Tokens; None takes the model's."""
+    context_window: int | None = Field(default=None, ge=8000)
+    """Tokens; None takes the model's. Below the minimum, core memory could not grow beside tools and system text."""
     embedding: str = "static"
     database_url: str | None = None
     """None: SQLite in the home."""
     chroma_url: str | None = None
     """None: embedded, in the home."""
     token: str | None = Field(default=None, repr=False)
-    cache_ttl_seconds: int = 300
+    cache_ttl_seconds: int = Field(default=300, ge=0)
     """How long the provider keeps a prompt cache; a longer pause makes rebasing the snapshot free."""
-    index_min_passages: int = 0
+    index_min_passages: int = Field(default=0, ge=0)
     """An agent gets its vector collection once it has more passages than this; the exact scan answers below."""
     max_steps: int = Field(default=25, ge=1)
     max_turn_tokens: int | None = Field(default=None, ge=1)
     """Prompt and completion tokens of one turn."""
     max_turn_cost_usd: float | None = Field(default=None, gt=0)
     request_timeout_seconds: float = Field(default=120.0, gt=0)
-    personas: Path | None = None
+    personas: DirectoryPath | None = None
     """A folder of the user's own personas; None takes `personas` in the home."""
 
 
@@ -73,10 +74,16 @@ def load_settings(environ: Mapping[str, str] | None = None, **flags: Any) -> Set
     """The settings in force; flags that are None count as not given. Raises `ConfigError`."""
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
-    for path in (user_config_path("agentos") / "config.toml", Path("agentos.toml")):
-        values |= _read_toml(path)
-    values |= {name: environ[key] for key, name in _ENVIRONMENT.items() if environ.get(key)}
-    values |= {name: value for name, value in flags.items() if value is not None}
+    sources: dict[str, str] = {}
+    files = (user_config_path("agentos") / "config.toml", Path("agentos.toml"))
+    given = [(name, value, str(path)) for path in files for name, value in _read_toml(path).items()]
+    given += [(name, environ[key], key) for key, name in _ENVIRONMENT.items() if environ.get(key)]
+    given += [(name, value, "a flag") for name, value in flags.items() if value is not None]
+    for name, value, source in given:
+        _refuse_unknown(name, source)
+        values[name], sources[name] = value, source
+    if isinstance(folder := values.get("personas"), str):
+        values["personas"] = os.path.expanduser(folder)
     try:
         settings = Settings.model_validate(values)
         return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
@@ -84,10 +91,10 @@ def load_settings(environ: Mapping[str, str] | None = None, **flags: Any) -> Set
         raise ConfigError(f"AGENTOS_HOME {str(values['home'])!r} names no folder: {error}; give a full path") from None
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0])
+        shown = repr(first.get("input")) if Settings.model_fields[name].repr else "what was given"
         raise ConfigError(
-            f"setting {name!r} cannot be {first.get('input')!r}: {first['msg']}; "
-            "correct it in the flag, environment or agentos.toml"
+            f"setting {name!r} cannot be {shown}: {first['msg']}; correct it in {sources[name]}"
         ) from None
 
 
@@ -103,6 +110,14 @@ def ollama_url(environ: Mapping[str, str] | None = None) -> str:
     host = (environ.get("OLLAMA_HOST") or "127.0.0.1").replace("0.0.0.0", "127.0.0.1")
     url = host if "://" in host else f"http://{host}"
     return url if url.rpartition(":")[2].strip("/").isdigit() else f"{url.rstrip('/')}:11434"
+
+
+def _refuse_unknown(name: str, source: str) -> None:
+    if name in Settings.model_fields:
+        return
+    close = get_close_matches(name, Settings.model_fields, 1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(f"{source}: there is no setting {name!r}; {meant}there are: {', '.join(Settings.model_fields)}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

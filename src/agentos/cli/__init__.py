@@ -8,7 +8,6 @@ from types import FrameType
 
 import agentos
 from agentos.errors import AgentOSError
-from agentos.messages import clean_text
 
 
 def main() -> None:
@@ -21,8 +20,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    # bytes that are not UTF-8 arrive as lone surrogates, which no database or provider takes
-    sys.argv = [argument if os.path.exists(argument) else clean_text(argument) for argument in sys.argv]
+    sys.argv = [argument if os.path.exists(argument) else _decoded(argument) for argument in sys.argv]
     try:
         from agentos.cli.app import app  # typer takes 50 ms, which `--version` need not pay
 
@@ -42,7 +40,17 @@ def main() -> None:
         complain(str(error))
         sys.exit(error.exit_code)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is closed: Ctrl-C now just ends the process
         _flush()
+
+
+def _decoded(argument: str) -> str:
+    """Bytes that the locale cannot decode are lone surrogates: taken as UTF-8, which they mostly are."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8", "replace")
+    return argument
 
 
 def _leave_on_signal(number: int, _frame: FrameType | None) -> None:

@@ -72,7 +72,7 @@ def chat(
     ] = OutputFormat.TEXT,
     max_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Model calls a turn may take.")] = None,
 ) -> None:
-    """Chat with an agent; piped input without -p is one turn a line."""
+    """Chat with an agent; piped input without -p is one turn a line, until its end or Ctrl-C."""
     from agentos.cli.opening import Chosen
 
     chosen = Chosen(agent, persona, model, resume, max_steps)

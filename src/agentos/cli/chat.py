@@ -15,7 +15,7 @@ from agentos.agent import Agent
 from agentos.cli import slash, values, views
 from agentos.cli.oneshot import cancelling
 from agentos.cli.opening import Chosen, blocking, chosen_agent, existing, open_runtime
-from agentos.cli.output import make_console, safe
+from agentos.cli.output import line, make_console, safe
 from agentos.cli.prompt import make_session
 from agentos.cli.turn_view import TurnView
 from agentos.errors import AgentOSError
@@ -77,7 +77,7 @@ class Chat:
     async def talk(self) -> None:
         """Read lines and answer until the user leaves."""
         await self.greet()
-        helpers = [asyncio.create_task(self.refresh()), asyncio.create_task(self._watch())]
+        helpers = [asyncio.create_task(self.refresh()), asyncio.create_task(self._keep_watching())]
         try:
             if await self.runtime.store.read(self._is_due):
                 await self._try_turn(self.agent.run())
@@ -147,10 +147,10 @@ class Chat:
             return
         try:
             await slash.dispatch(self, text.rstrip())
+            await self.refresh()
         except AgentOSError as error:
             self._complain(error)
         self.console.print()
-        await self.refresh()
 
     async def _try_turn(self, events: AsyncGenerator[Event, None], *, alone: bool = True) -> bool:
         """Show a turn, or the sentence that says why there is none; whether there was one."""
@@ -189,6 +189,16 @@ class Chat:
     def _has_news(self, tx: Any) -> bool:
         now = self.runtime.clock.now()
         return bool(tx.timers(self.agent.id, due_by=now)) or tx.waiting(self.agent.id) is not None
+
+    async def _keep_watching(self) -> None:
+        """Watch for as long as the chat lasts: whatever goes wrong is said, and tried again a while later."""
+        while True:
+            try:
+                await self._watch()
+            except Exception as error:  # else the task would be gone, and with it every timer, without a word
+                what = error if isinstance(error, AgentOSError) else f"{type(error).__name__}: {error}"
+                self.console.print(Text(f"✗ looking for timers failed: {line(what, 300)}", style="bad"))
+                await asyncio.sleep(_AFTER_ERROR_SECONDS)
 
     async def _watch(self) -> None:
         """While the user thinks: run timers that are due, printed above the line."""

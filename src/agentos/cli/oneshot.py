@@ -11,7 +11,7 @@ from agentos.agent import Agent
 from agentos.cli.opening import Chosen, blocking, chosen_agent, open_runtime
 from agentos.cli.output import as_json, complain, safe
 from agentos.errors import UsageError
-from agentos.events import Event, TextDelta, TurnEnded
+from agentos.events import Event, Retry, TextDelta, TurnEnded
 from agentos.state import InboxItem
 
 Format = Literal["text", "json", "stream-json"]
@@ -20,7 +20,10 @@ _EXIT_CODES = {"llm_error": 4, "max_steps": 5, "budget": 5, "loop": 5, "cancelle
 
 @blocking
 async def answer(chosen: Chosen, prompt: str | None, form: Format) -> int:
-    """Run the turn or turns; returns the exit code: that of the first turn that did not end well."""
+    """Run the turn or turns; returns the exit code: that of the first turn that did not end well.
+
+    Ctrl-C cancels the turn and takes no further line.
+    """
     if prompt is not None:
         prompt = "\n".join(filter(None, [prompt, _piped()]))
         if not prompt.strip():
@@ -30,6 +33,8 @@ async def answer(chosen: Chosen, prompt: str | None, form: Format) -> int:
         code = 0
         for text in _lines() if prompt is None else [prompt]:
             ended = await _turn(agent, text, form)
+            if ended == _EXIT_CODES["cancelled"]:
+                return ended
             code = code or ended
         return code
 
@@ -38,14 +43,32 @@ def _piped() -> str:
     """All of stdin, when something is piped in."""
     if sys.stdin is None or sys.stdin.isatty():
         return ""
-    return sys.stdin.buffer.read().decode("utf-8", "replace")
+    with _interrupted_at_once():
+        return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
 def _lines() -> Iterator[str]:
     """The lines of stdin that say something, as they come."""
-    while sys.stdin is not None and (raw := sys.stdin.buffer.readline()):
+    while sys.stdin is not None:
+        with _interrupted_at_once():
+            raw = sys.stdin.buffer.readline()
+        if not raw:
+            return
         if text := raw.decode("utf-8", "replace").strip():
             yield text
+
+
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """While a read blocks the event loop, Ctrl-C must not wait for it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    task = asyncio.current_task()
+    try:
+        if task is not None and task.cancelling():  # it came a moment ago, and asyncio would act on it after the read
+            raise KeyboardInterrupt
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _turn(agent: Agent, text: str, form: Format) -> int:
@@ -81,6 +104,7 @@ async def _is_asked(agent: Agent, item: InboxItem, ended: TurnEnded) -> bool:
 def cancelling(agent: Agent) -> Iterator[None]:
     """Ctrl-C cancels the turn and keeps what was saved; a second one leaves."""
     loop, times = asyncio.get_running_loop(), 0
+    before = signal.getsignal(signal.SIGINT)
     task = asyncio.current_task()
 
     def interrupt() -> None:
@@ -99,6 +123,7 @@ def cancelling(agent: Agent) -> Iterator[None]:
         raise
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)  # asyncio's own: it cancels what runs, and raises nothing inside the loop
 
 
 class _Printer:
@@ -114,6 +139,8 @@ class _Printer:
         """What happens before the result."""
         if self._form == "stream-json":
             _write(as_json(event.as_json()))
+        elif isinstance(event, Retry):
+            complain(f"trying again in {event.wait_seconds:.0f} s: {event.error}")
         elif self._streams and isinstance(event, TextDelta):
             sys.stdout.write(safe(event.text))
             sys.stdout.flush()

@@ -58,8 +58,9 @@ def show_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON text without a raw control character."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    """JSON text without a raw control character, nor one that stdout's encoding lacks."""
+    narrow = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    text = json.dumps(value, ensure_ascii=narrow, indent=indent, default=str)
     return _RAW_IN_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 

@@ -1,5 +1,7 @@
 """What a failed model request means: who can act on it, in one clear sentence, and whether to try again."""
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -7,7 +9,8 @@ from email.utils import parsedate_to_datetime
 
 from agentos.errors import AgentOSError, ConfigError, ContextOverflow, ProviderError
 
-MAX_RETRY_AFTER_SECONDS = 60.0
+MAX_WAIT_SECONDS = 60.0
+"""For one reply, all waits together; a provider that asks for more has failed."""
 _TEMPORARY = (408, 409, 425, 429)
 
 _OVERFLOW = re.compile(
@@ -23,6 +26,10 @@ _UNREACHABLE = re.compile(
     r"(?i)connection error|cannot connect|connect call failed|connection refused|all connection attempts failed"
     r"|name or service not known|nodename nor servname|no address associated"
 )
+_BROKEN = re.compile(
+    r"(?i)payload is not completed|TransferEncodingError|peer closed connection|incomplete (?:chunked )?read"
+    r"|server disconnected|connection (?:reset|aborted|closed|lost)|broken pipe|EOF occurred"
+)
 _NO_PROVIDER = re.compile(r"(?i)LLM provider not provided|unmapped LLM provider")
 _NO_KEY = re.compile(r"(?i)missing credentials|api_key client option must be set|missing \w+ api key|api key not found")
 _NO_MODEL = re.compile(
@@ -32,10 +39,16 @@ _PREFIX = re.compile(r"^.*?Exception(?: \w+)? - |^(?:litellm\.)?\w+(?:Error|Time
 
 
 class Transient(ProviderError):
-    """A fault that may pass: the request is repeated while nothing of the reply was shown."""
+    """A fault that may pass: the request is repeated while nothing of the reply was shown.
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+    `remedy` is for the person to whom repeating did not help.
+    """
+
+    def __init__(
+        self, message: str, remedy: str = "try again later", *, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(message)
+        self.remedy = remedy
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -49,13 +62,36 @@ def explain(error: Exception, model: str, url: str) -> AgentOSError:
     if (wrong := _configuration(text, status, model, url)) is not None:
         return ConfigError(f"{wrong} ({_detail(error)})")
     if _UNREACHABLE.search(text):
-        return Transient(f"{url} cannot be reached; start the server for {model} or correct its address")
+        return Transient(f"{url} cannot be reached", f"start the server for {model} or correct its address")
     if isinstance(error, TimeoutError) or status == 408:
-        return Transient(f"{model} at {url} did not answer in time; try again or raise AGENTOS_REQUEST_TIMEOUT_SECONDS")
+        return Transient(
+            f"{model} at {url} did not answer in time", "try again or raise AGENTOS_REQUEST_TIMEOUT_SECONDS"
+        )
+    if _BROKEN.search(text):
+        return Transient(f"the connection to {url} broke off", "try again")
+    if any(isinstance(cause, json.JSONDecodeError) for cause in causes) and status is None:
+        return Transient(f"{url} sent something that is no reply", "see if it is a model server")
     if status is None or status >= 500 or status in _TEMPORARY:
         what = "is over its rate limit" if status == 429 else "failed"
-        return Transient(f"{model} {what} ({status or 'no answer'}): {_detail(error)}; try again later", _wait(causes))
+        return _asked_to_wait(f"{model} {what}{f' ({status})' if status else ''}: {_detail(error)}", _wait(causes))
     return ProviderError(f"{model} refused the request ({status}): {_detail(error)}; see what the provider accepts")
+
+
+def _asked_to_wait(fault: str, seconds: float | None) -> ProviderError:
+    """A fault to repeat after the wait that the provider asks for, or to give up where that is too long."""
+    if seconds is not None and seconds > MAX_WAIT_SECONDS:
+        return ProviderError(
+            f"{fault}; the provider asks to wait {_span(seconds)}: try again then, or use another model with --model"
+        )
+    return Transient(fault, retry_after_seconds=seconds)
+
+
+def _span(seconds: float) -> str:
+    """A length of time in its largest unit, rounded up: `90 s`, `2 min`, `1 h`, `3 days`."""
+    for unit, length, least in (("days", 86_400, 2 * 86_400), ("h", 3600, 3600), ("min", 60, 120)):
+        if seconds >= least:
+            return f"{math.ceil(seconds / length)} {unit}"
+    return f"{math.ceil(seconds)} s"
 
 
 def _configuration(text: str, status: int | None, model: str, url: str) -> str | None:
@@ -117,7 +153,7 @@ def _seconds(value: str) -> float | None:
             seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
         except ValueError:
             return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _detail(error: Exception) -> str:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
 from agentos.errors import ConfigError, ProviderError
 from agentos.events import Retry
 from agentos.llm.assembly import ReplyBuilder
 from agentos.llm.cache_plan import cache_style, plan_cache
-from agentos.llm.faults import Transient, explain, no_provider
+from agentos.llm.faults import MAX_WAIT_SECONDS, Transient, explain, no_provider
 from agentos.messages import Reply, Usage
 from agentos.protocols import Delta, LLMRequest
 
@@ -101,14 +101,17 @@ class LiteLLM:
                     source = self._reply(request)
                     first = await anext(source)
         except Transient as fault:
-            raise ProviderError(f"{fault} ({MAX_REQUESTS} requests were made)") from fault
+            tried = f" (tried {len(retries) + 1} times)" if retries else ""
+            raise ProviderError(f"{fault}{tried}; {fault.remedy}") from fault
         async with aclosing(source):
             yield first
             try:
                 async for part in source:
                     yield part
             except Transient as fault:
-                raise ProviderError(f"the reply broke off after it had begun: {fault}") from fault
+                raise ProviderError(
+                    f"the reply ended too soon, {fault}; what came of it is not kept, so ask again"
+                ) from fault
 
     def _attempts(self, retries: list[Retry]) -> AsyncRetrying:
         """Up to five attempts; each failed one that is repeated leaves its event in `retries`."""
@@ -118,6 +121,9 @@ class LiteLLM:
             asked = getattr(state.outcome and state.outcome.exception(), "retry_after_seconds", None)
             return float(backoff(state) if asked is None else asked)
 
+        def is_enough(state: RetryCallState) -> bool:
+            return state.attempt_number >= MAX_REQUESTS or state.idle_for + state.upcoming_sleep > MAX_WAIT_SECONDS
+
         def note(state: RetryCallState) -> None:
             error = state.outcome and state.outcome.exception()
             retries.append(Retry(error=str(error), attempt=state.attempt_number, wait_seconds=state.upcoming_sleep))
@@ -126,7 +132,7 @@ class LiteLLM:
             """`stream` itself waits, after it has yielded the event."""
 
         return AsyncRetrying(
-            stop=stop_after_attempt(MAX_REQUESTS),
+            stop=is_enough,
             retry=retry_if_exception_type(Transient),
             wait=wait,
             before_sleep=note,
@@ -142,7 +148,7 @@ class LiteLLM:
                 for delta in building.feed(chunk):
                     yield delta
         if not building.heard:
-            raise Transient(f"{self._url} answered {self.name} with no reply at all; see if it is a model server")
+            raise Transient(f"{self._url} answered {self.name} with no reply at all", "see if it is a model server")
         for delta in building.finish():
             yield delta
         fields = building.fields
@@ -188,7 +194,7 @@ class LiteLLM:
         for name in _OPTIONAL:
             if name in arguments and name in str(error):
                 self._refused.add(name)
-                raise Transient(f"{self._url} does not take {name}; it is left out", 0.0) from error
+                raise Transient(f"{self._url} does not take {name}; it is left out", retry_after_seconds=0.0) from error
 
     def _arguments(self, request: LLMRequest) -> dict[str, Any]:
         model, provider = self._route

@@ -224,7 +224,6 @@ def make_engine(url: str, in_memory: bool = False) -> sa.Engine:
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     for pragma in (
         f"busy_timeout={_BUSY_SECONDS * 1000}",
-        "journal_mode=WAL",
         "synchronous=FULL",  # with NORMAL a power cut takes acknowledged rows
         "secure_delete=ON",  # what is deleted is overwritten, not just unlinked
         "cache_size=-16000",
@@ -239,14 +238,22 @@ def store_error(error: DBAPIError, url: str) -> StoreError:
     for sign, sentence in (
         ("full", f"the disk of {place} is full; free some space and try again, nothing of this step was kept"),
         ("readonly", f"{place} cannot be written; make it writable or set AGENTOS_HOME to another folder"),
-        ("unable to open", f"{place} cannot be opened; check that its folder exists and is yours, or set AGENTOS_HOME"),
+        (
+            "unable to open",
+            f"{place} cannot be opened for writing; check that its folder exists, is yours and is not read-only, "
+            "or set AGENTOS_HOME",
+        ),
         ("locked", f"{place} was locked by another program for {_BUSY_SECONDS} s; close that program and try again"),
         (
             "malformed",
             f"{place} is damaged; restore the newest copy (backups/ has those made before a migration) or move it away",
         ),
         ("not a database", f"{place} is not an agentos database; move it away or set AGENTOS_HOME"),
-        ("disk I/O", f"the disk of {place} reports an I/O error; check the disk, nothing of this step was kept"),
+        (
+            "disk I/O",
+            f"the disk of {place} reports an I/O error; check it and the limit on file sizes (ulimit -f), "
+            "nothing of this step was kept",
+        ),
     ):
         if sign in text:
             return StoreError(sentence)

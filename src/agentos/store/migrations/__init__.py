@@ -14,12 +14,14 @@ from agentos.store.database import make_engine, store_error
 
 HEAD = "0001"
 """The newest migration in `versions/`."""
+_OURS = {"alembic_version", "agent", "block_version", "home", "journal"}
+"""Tables by which a database is known as ours."""
 
 
 def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
     """Bring the database at `url` to this package's schema; returns the backup that was made, if one was.
 
-    Raises `StoreError` when the database is newer, damaged, locked or cannot be written.
+    Raises `StoreError` when the database is newer, another program's, damaged, locked or cannot be written.
     """
     if connection is not None:
         _upgrade(connection)
@@ -27,7 +29,9 @@ def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
     engine = make_engine(url)
     try:
         with engine.connect() as opened:
-            current = _revision(opened)
+            current = _revision(opened)  # refuses a foreign database, to which nothing was written so far
+            if opened.dialect.name == "sqlite":
+                opened.exec_driver_sql("PRAGMA journal_mode=WAL")
             if current == HEAD:
                 return None
             if current is not None and current > HEAD:
@@ -52,10 +56,15 @@ def missing_tables(connection: sa.Connection) -> list[str]:
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
-        if sa.inspect(connection).get_table_names():
-            raise StoreError("the database belongs to another program; move it away or set AGENTOS_HOME")
+    """The database's version; None for an empty one."""
+    tables = set(sa.inspect(connection).get_table_names())
+    if not tables:
         return None
+    if not tables >= _OURS:
+        raise StoreError(
+            "the database is not an agentos database, it belongs to another program; nothing was changed: "
+            "move it away, or set AGENTOS_HOME or AGENTOS_DATABASE_URL"
+        )
     revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     return revision
 
