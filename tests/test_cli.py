@@ -417,7 +417,7 @@ def test_ctrl_c_ends_piped_input_and_a_retry_is_told(cli: Cli) -> None:
         out, complaints = chat.communicate(timeout=60)
         assert (chat.returncode, out) == (130, "")
         assert complaints == (
-            "agentos: trying again in 0 s: fake failed (500): fake error 500\n"
+            "agentos: trying again at once: fake failed (500): fake error 500\n"
             "agentos: cancelled; what was saved stays\n"
         )
         assert len(server.requests) == 2, "the line behind the cancelled one was not taken"

@@ -284,6 +284,18 @@ async def test_a_request_that_never_fits_gives_up(home: Home) -> None:
     assert len(llm.requests) < 10
 
 
+async def test_refusals_that_teach_nothing_leave_no_mark(home: Home) -> None:
+    healthy = False
+    llm = FunctionLLM(lambda r: "ok" if healthy else ContextOverflow("too long", 9000), context_window=9000)
+    agent = await home.agent(llm)
+    for n in range(3):
+        assert ending(await collect(agent, f"{n} " + "word " * 100)).stop_reason == "llm_error"
+    healthy = True
+    assert ending(await collect(agent, "and now")).reply == "ok"
+    saved = (await home.saved(agent)).agent
+    assert (saved.token_ratio, (await agent.turn()).window.tokens) == (1.0, 9000)
+
+
 async def test_a_wrong_setting_reaches_the_caller_and_the_run_waits(home: Home) -> None:
     llm = ScriptedLLM([ConfigError("no such model"), "hello"])
     agent = await home.agent(llm)

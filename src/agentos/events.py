@@ -120,6 +120,12 @@ class Retry(Event):
     attempt: int
     wait_seconds: float
 
+    @property
+    def line(self) -> str:
+        """What is going on, in one line for a person."""
+        when = f"in {self.wait_seconds:.0f} s" if self.wait_seconds >= 1 else "at once"
+        return f"trying again {when}: {self.error}"
+
 
 @dataclass(frozen=True)
 class TurnEnded(Event):

@@ -308,6 +308,6 @@ class Runtime:
                 folder.chmod(0o700)
         except OSError as error:
             raise StoreError(
-                f"{folder} cannot be made: {error.strerror}; set AGENTOS_HOME to a folder of yours"
+                f"{folder} cannot be used: {error.strerror}; set AGENTOS_HOME to a folder of yours"
             ) from None
         return folder

@@ -181,31 +181,21 @@ async def _failed(turn: Turn, asked: _Asked, error: ProviderError) -> AsyncGener
 
 
 async def _shrink(turn: Turn, error: ContextOverflow) -> AsyncGenerator[Event, None]:
-    """Learn the provider's true window, so that the next action pages out; give up after a few times."""
+    """Learn the provider's true window, so that the next action pages out; give up after a few times.
+
+    Without a window that is smaller than ours the room is guessed, for this run only: the refusal may have
+    had another reason, and what an agent remembers of it must not keep it from ever fitting again.
+    """
     turn.shrinks += 1
     if turn.shrinks > _MOST_SHRINKS:
         async for event in end(turn, End("llm_error", f"{error}; choose a model with a larger window")):
             yield event
         return
-    agent, name, room = turn.state.agent, turn.parts.llm.name, turn.room()
-    tokens, ratio = turn.window.tokens, agent.token_ratio
-    if error.window_tokens and error.window_tokens < tokens:
-        tokens = error.window_tokens
-    elif error.window_tokens:  # the window is as we thought, so our count is too low
-        ratio *= 1.3
+    name, room, told = turn.parts.llm.name, turn.room(), error.window_tokens
+    if told and told < turn.known_window.tokens:
+        turn.window = turn.known_window = fit_window(turn.parts, told)
+        await turn.commit(lambda tx: tx.learn_window(name, told))
     else:
-        # a guess, for this run only: the refusal may have had another reason
-        tokens = max(room.prompt_tokens * 9 // 10, room.head_tokens + turn.window.reply + _LEAST_ROOM)
-    turn.window = fit_window(turn.parts, tokens)
-    if error.window_tokens:
-        turn.known_window = turn.window
-    values: dict[str, Any] = {"anchor_seq": 0, "anchor_tokens": 0, "token_ratio": ratio}
-
-    def work(tx: Any) -> None:
-        if error.window_tokens:
-            tx.learn_window(name, tokens)
-        tx.update_agent(agent.id, **values)
-
-    await turn.commit(work)
-    turn.state.agent = replace(turn.state.agent, **values)
+        guess = max(room.prompt_tokens * 9 // 10, room.head_tokens + turn.window.reply + _LEAST_ROOM)
+        turn.window = fit_window(turn.parts, guess)
     yield Retry(str(error), attempt=turn.shrinks, wait_seconds=0.0)

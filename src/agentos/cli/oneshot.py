@@ -140,7 +140,7 @@ class _Printer:
         if self._form == "stream-json":
             _write(as_json(event.as_json()))
         elif isinstance(event, Retry):
-            complain(f"trying again in {event.wait_seconds:.0f} s: {event.error}")
+            complain(event.line)
         elif self._streams and isinstance(event, TextDelta):
             sys.stdout.write(safe(event.text))
             sys.stdout.flush()

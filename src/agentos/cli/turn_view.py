@@ -94,7 +94,7 @@ class TurnView:
         self.note(f"paged out {moved} messages: {before} → {after} tokens (saving step: {event.saving_step})")
 
     def _retry(self, event: Retry) -> None:
-        self.note(f"trying again in {event.wait_seconds:.0f} s: {event.error}", style="warn")
+        self.note(event.line, style="warn")
 
     def _ended(self, event: TurnEnded) -> None:
         self._end_text()

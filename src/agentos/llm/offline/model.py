@@ -185,7 +185,8 @@ def _complaints(results: Sequence[Result]) -> str:
             )
         else:
             reason = result.text.removeprefix("error:").strip().split("\n")[0][:200]
-            lines.append(f"I could not do this with “{what[:80]}”: {reason or 'it failed'}. Nothing was saved by it.")
+            this = f"this with “{what[:80]}”" if what else "this"
+            lines.append(f"I could not do {this}: {reason or 'it failed'}. Nothing was saved by it.")
     return "\n".join(lines)
 
 

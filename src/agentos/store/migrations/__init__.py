@@ -14,8 +14,8 @@ from agentos.store.database import make_engine, store_error
 
 HEAD = "0001"
 """The newest migration in `versions/`."""
-_OURS = {"alembic_version", "agent", "block_version", "home", "journal"}
-"""Tables by which a database is known as ours."""
+_OURS = {"agent_block", "block_version", "summary_entry", "model_window"}
+"""Tables by any of which a database is known as ours, also when others were lost."""
 
 
 def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
@@ -60,7 +60,7 @@ def _revision(connection: sa.Connection) -> str | None:
     tables = set(sa.inspect(connection).get_table_names())
     if not tables:
         return None
-    if not tables >= _OURS:
+    if not tables & _OURS or "alembic_version" not in tables:
         raise StoreError(
             "the database is not an agentos database, it belongs to another program; nothing was changed: "
             "move it away, or set AGENTOS_HOME or AGENTOS_DATABASE_URL"
