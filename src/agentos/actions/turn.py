@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 from agentos.actions.saved import load_state
@@ -98,7 +99,7 @@ class Turn:
     def misfit(self) -> str | None:
         """Why a model or window that is new to the agent is too small for it; None for one that it used before."""
         snapshot, model = self.state.agent.snapshot, self.parts.llm.name
-        if snapshot is not None and snapshot.parts.get("model") == self.snapshot_parts()["model"]:
+        if snapshot is not None and snapshot.parts.get("model") == self._fixed_parts["model"]:
             return None
         crowded = self.crowding(self.state.blocks)
         return crowded and (
@@ -108,8 +109,15 @@ class Turn:
 
     def snapshot_parts(self) -> dict[str, str]:
         """Hashes of what the prompt's head is made from now."""
-        parts, model = self.parts, f"{self.parts.llm.name} {self.parts.llm.provider} {self.parts.window_tokens}"
-        return compiler.snapshot_parts(parts.system, parts.tools.schemas, model, self.state.blocks)
+        return {**self._fixed_parts, "blocks": compiler.blocks_hash(self.state.blocks)}
+
+    @cached_property
+    def _fixed_parts(self) -> dict[str, str]:
+        """Those of them that stay as they are while this process runs."""
+        parts = self.parts
+        model = f"{parts.llm.name} {parts.llm.provider} {parts.window_tokens}"
+        values = {"system": parts.system, "tools": parts.tools.schemas, "model": model}
+        return {name: compiler.part_hash(value) for name, value in values.items()}
 
     def request(self) -> LLMRequest:
         """The next conversation request."""

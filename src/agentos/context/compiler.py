@@ -39,11 +39,14 @@ def render_summary(entries: Sequence[SummaryEntry], blocks: Sequence[Block]) -> 
     return "\n\n".join(parts)
 
 
-def snapshot_parts(system: str, tools: Sequence[dict[str, Any]], model: str, blocks: Sequence[Block]) -> dict[str, str]:
-    """Short hashes of what the head of a prompt is made from, apart from the blocks' values."""
-    metadata = [(b.label, b.limit, b.description, b.read_only) for b in blocks]
-    parts = {"system": system, "tools": list(tools), "model": model, "blocks": metadata}
-    return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12] for name, part in parts.items()}
+def part_hash(part: object) -> str:
+    """A short hash of one thing that the head of a prompt is made from (any JSON value)."""
+    return hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12]
+
+
+def blocks_hash(blocks: Sequence[Block]) -> str:
+    """The same of core memory, apart from the blocks' values."""
+    return part_hash([(b.label, b.limit, b.description, b.read_only) for b in blocks])
 
 
 def rebase_reason(state: AgentState, parts: dict[str, str], now: datetime, cache_ttl_seconds: int) -> str | None:
