@@ -490,7 +490,7 @@ async def test_an_undo_is_told_at_the_next_step(home: Home) -> None:
     )
     agent = await home.agent(llm)
     await collect(agent, "I like tea")
-    await curate.undo(home.store, home.clock, agent.id)
+    await curate.undo(home.store, home.clock, await agent.turn())
     events = await collect(agent, "go on")
     assert [(e.kind, e.text) for e in of(events, "alert")] == [
         ("undo", "Passage p1 was taken out of archival memory by the user.")
@@ -606,7 +606,7 @@ async def act(home: Home, agent: Agent, action: str, number: int) -> None:
         await curate.edit_block(home.store, await agent.turn(), "human", f"edited {number}")
     elif action == "undo":
         try:
-            await curate.undo(home.store, home.clock, agent.id)
+            await curate.undo(home.store, home.clock, await agent.turn())
         except UsageError:
             return
     elif action == "wait":

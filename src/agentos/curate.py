@@ -65,14 +65,18 @@ async def edit_block(
             raise UsageError(
                 f"block {label!r} changed while you edited it and was left as it now is; look at it and edit it again"
             )
-        crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
-        if crowded and len(text) > len(block.value):
-            raise UsageError(f"{crowded}; shorten the text")
+        _refuse_crowding(turn, blocks, block, text)
         if text == block.value:
             return block, block
         return block, tx.write_block(block, text, Cause(agent_id, "user"), "block.edit")
 
     return await store.write(work)
+
+
+def _refuse_crowding(turn: Turn, blocks: list[Block], block: Block, text: str) -> None:
+    crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
+    if crowded and len(text) > len(block.value):
+        raise UsageError(f"{crowded}; shorten core memory first")
 
 
 async def share_block(store: Store, owner_id: str, label: str, receiver: Turn) -> Block:
@@ -111,19 +115,20 @@ async def detach_block(store: Store, agent_id: str, label: str) -> Block:
     return await store.write(work)
 
 
-async def undo(store: Store, clock: Clock, agent_id: str, event_id: int | None = None) -> Undone:
+async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = None) -> Undone:
     """Append the inverse of one memory event (the last one when none is named); the agent is told.
 
     An undo is an event like others and can be undone by its number. `UsageError` when there is nothing
-    to undo, or when the target changed since: only what such undos led back to counts as unchanged.
+    to undo, when the earlier text no longer fits, or when the target changed since: only what such
+    undos led back to counts as unchanged.
     """
-    now = clock.now()
+    agent_id, now = turn.state.agent.id, clock.now()
 
     def work(tx: Any) -> Undone:
         event = _event_to_undo(tx, agent_id, event_id)
         cause = Cause(agent_id, "user")
         if event["target"].startswith("b"):
-            return _undo_block(tx, event, cause)
+            return _undo_block(tx, turn, event, cause)
         return _undo_passage(tx, event, cause, now)
 
     return await store.write(work)
@@ -155,8 +160,9 @@ def undone_events(events: Iterable[dict[str, Any]]) -> set[int]:
     return undone
 
 
-def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
-    block = next((b for b in tx.blocks(cause.agent_id) if f"b{b.id}" == event["target"]), None)
+def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Undone:
+    blocks = tx.blocks(cause.agent_id)
+    block = next((b for b in blocks if f"b{b.id}" == event["target"]), None)
     if block is None:
         raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
     old, made, now = (tx.version(n) for n in (event["before_id"], event["after_id"], block.version_id))
@@ -171,6 +177,7 @@ def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
         raise UsageError(
             f"the earlier text has {len(text)} characters and the limit is now {block.limit}; raise it first"
         )
+    _refuse_crowding(turn, blocks, block, text)
     tx.write_block(block, text, cause, "undo.block", event["id"], restores=_original(old))
     return Undone(event["id"], event["action"], event["target"], block.value, text)
 

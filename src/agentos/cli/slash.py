@@ -72,7 +72,7 @@ async def _search(chat: "Chat", text: str) -> None:
 
 
 async def _undo(chat: "Chat", _: str) -> None:
-    undone = await curate.undo(chat.runtime.store, chat.runtime.clock, chat.agent.id)
+    undone = await curate.undo(chat.runtime.store, chat.runtime.clock, await chat.agent.turn())
     chat.console.print(Text(f"took back event {undone.event_id} ({undone.action})"))
     chat.console.print(views.diff(core.changed_lines(undone.before, undone.after)))
 
