@@ -11,8 +11,9 @@ from agentos.agent import Agent
 from agentos.errors import UsageError
 from agentos.messages import Block
 from agentos.protocols import SearchQuery
-from agentos.testing import ScriptedLLM, call, say
-from conftest import Home, collect
+from agentos.testing import FunctionLLM, ScriptedLLM, call, say
+from agentos.tools.memory import PARKED
+from conftest import Home, collect, of
 
 
 async def told(home: Home, *calls: Any, text: str = "I am Ada and I like tea", **options: Any) -> Agent:
@@ -211,6 +212,32 @@ async def test_undo_respects_a_limit_that_was_lowered(home: Home) -> None:
     await home.store.write(lambda tx: tx.update(BlockRow, block.id, limit=10))
     with pytest.raises(UsageError, match="the earlier text has 21 characters and the limit is now 10; raise it first"):
         await curate.undo(home.store, home.clock, await agent.turn())
+
+
+async def test_a_shared_block_cannot_crowd_out_the_other_agents_conversation(home: Home) -> None:
+    shared = [Block("notes", limit=200_000)]
+    long = call("core_memory_append", label="notes", content="word " * 18_000)
+    large = await home.agent(FunctionLLM(lambda r: "ok" if r.messages[-1]["role"] == "tool" else say("", long),
+                                         context_window=200_000), name="large", blocks=shared)  # fmt: skip
+    small_llm = FunctionLLM(lambda r: "ok", context_window=16_000)
+    small = await home.agent(small_llm, name="small")
+    await curate.share_block(home.store, large.id, "notes", await small.turn())
+    [result] = of(await collect(large, "note it"), "tool_result")
+    assert "agent 'small' shares the block and has room for" in result.text
+    with pytest.raises(UsageError, match="agent 'small' shares the block"):
+        await curate.edit_block(home.store, await large.turn(), "notes", "word " * 18_000)
+    assert (await home.block(small, "notes")).value == ""
+    assert [p.tags for p in await home.store.read(lambda tx: tx.recent_passages(large.id, limit=5))] == [(PARKED,)]
+
+
+async def test_why_leaves_what_another_agent_was_told_to_that_agent(home: Home) -> None:
+    writer = await told(home, append("likes tea"))
+    reader = await home.agent(ScriptedLLM([]), name="reader", blocks=[Block("own", limit=100)])
+    await curate.share_block(home.store, writer.id, "human", await reader.turn())
+    [chain] = await curate.why(home.store, reader.id, "human")
+    assert [o.what for o in chain] == ["block 'human'", "written by agent 'ada', which shares the block"]
+    [own] = await curate.why(home.store, writer.id, "human")
+    assert own[-1].what == "because of the user's message"
 
 
 async def test_undo_never_lets_core_memory_crowd_out_the_conversation(home: Home) -> None:

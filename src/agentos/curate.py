@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,7 +65,7 @@ async def edit_block(
             raise UsageError(
                 f"block {label!r} changed while you edited it and was left as it now is; look at it and edit it again"
             )
-        _refuse_crowding(turn, blocks, block, text)
+        _refuse_crowding(turn, tx, block, text)
         if text == block.value:
             return block, block
         return block, tx.write_block(block, text, Cause(agent_id, "user"), "block.edit")
@@ -73,9 +73,8 @@ async def edit_block(
     return await store.write(work)
 
 
-def _refuse_crowding(turn: Turn, blocks: list[Block], block: Block, text: str) -> None:
-    crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
-    if crowded and len(text) > len(block.value):
+def _refuse_crowding(turn: Turn, tx: Any, block: Block, text: str) -> None:
+    if crowded := turn.crowds(tx, block, text):
         raise UsageError(f"{crowded}; shorten core memory first")
 
 
@@ -85,13 +84,14 @@ async def share_block(store: Store, owner_id: str, label: str, receiver: Turn) -
     The receiver has it from its next step on. `UsageError` when the receiver has a block of that label,
     or when core memory would take more than half of its window.
     """
-    agent_id = receiver.state.agent.id
+    agent_id, room = receiver.state.agent.id, receiver.core_room()
 
     def work(tx: Any) -> Block:
         block = core.find_block(tx.blocks(owner_id), label)
         tx.attach_block(agent_id, block.id)
         if crowded := receiver.crowding(tx.blocks(agent_id)):
             raise UsageError(crowded)
+        tx.update_agent(agent_id, core_room=room)
         tx.journal(Cause(agent_id, "user"), "block.attach", f"b{block.id}", after=block.version_id)
         return block
 
@@ -161,8 +161,7 @@ def undone_events(events: Iterable[dict[str, Any]]) -> set[int]:
 
 
 def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Undone:
-    blocks = tx.blocks(cause.agent_id)
-    block = next((b for b in blocks if f"b{b.id}" == event["target"]), None)
+    block = next((b for b in tx.blocks(cause.agent_id) if f"b{b.id}" == event["target"]), None)
     if block is None:
         raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
     old, made, now = (tx.version(n) for n in (event["before_id"], event["after_id"], block.version_id))
@@ -177,7 +176,7 @@ def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Und
         raise UsageError(
             f"the earlier text has {len(text)} characters and the limit is now {block.limit}; raise it first"
         )
-    _refuse_crowding(turn, blocks, block, text)
+    _refuse_crowding(turn, tx, block, text)
     tx.write_block(block, text, cause, "undo.block", event["id"], restores=_original(old))
     return Undone(event["id"], event["action"], event["target"], block.value, text)
 
@@ -286,6 +285,7 @@ def _holds_since(versions: list[dict[str, Any]], since: dict[str, Any], words: s
 def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
     head = Origin("passage", passage.created_at, passage.text, passage.ref, passage.about)
     row = {
+        "agent_id": agent_id,
         "origin": passage.origin,
         "message_id": passage.message_id,
         "run_id": passage.run_id,
@@ -295,7 +295,10 @@ def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
 
 
 def _causes(tx: Any, agent_id: str, row: dict[str, Any]) -> list[Origin]:
-    """The call that wrote a memory, and the message that began its turn."""
+    """The call that wrote a memory, and the message that began its turn; what others said to others stays theirs."""
+    writer = tx.agent(row["agent_id"]) if row["agent_id"] not in (agent_id, None) else None
+    if writer is not None:
+        return [Origin(f"written by agent {writer.name!r}, which shares the block", row["created_at"], "")]
     if row["message_id"] is None:
         who = {"user": "a person wrote it", "runtime": "it came with the persona", "import": "it was imported"}
         return [Origin(who.get(row["origin"], row["origin"]), None, "")]

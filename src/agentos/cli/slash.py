@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agentos import curate
 from agentos.cli import values, views
+from agentos.cli.keys import turn_keys
 from agentos.cli.output import safe
 from agentos.cli.turn_view import TurnView
 from agentos.errors import UsageError
@@ -105,7 +106,7 @@ async def _resume(chat: "Chat", name: str) -> None:
 
 async def _compact(chat: "Chat", _: str) -> None:
     moved = False
-    with TurnView(chat.console) as view:
+    with turn_keys(chat.agent), TurnView(chat.console) as view:
         async with aclosing(chat.agent.compact()) as events:
             async for event in events:
                 view.event(event)
