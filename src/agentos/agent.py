@@ -46,7 +46,7 @@ class Agent:
         """Whether `cancel` came before the turn that it was meant for had begun."""
 
     async def run(self, until: InboxItem | None = None) -> AsyncGenerator[Event, None]:
-        """Do everything that is due: unfinished turns first, then waiting input, then timers.
+        """Do everything that is due: unfinished turns first, then input and timers in order of arrival.
 
         An interrupted turn goes on here where it stopped: the next action is computed from what is saved.
         With `until` it ends behind that input's turn, and leaves what came later to whoever sent it.
