@@ -217,11 +217,13 @@ def test_what_was_said_is_remembered_found_explained_and_undone(cli: Cli) -> Non
     assert [hits[0]["in"], hits[0]["id"][0], len(hits)] == ["recall", "m", 1]
 
     shown = cli.json("agents", "show", "ada")
+    assert shown["limits"] == {"max_steps": 25, "max_tokens": None, "max_cost_usd": None}
     assert shown == cli.json("agents", "list")[0] | {
         k: shown[k] for k in ("limits", "tools", "blocks", "timers", "usage")
     }
     assert "ada" in cli.ok("agents", "list")
     assert "Grace Hopper" in cli.ok("agents", "show", "ada")
+    assert "a turn may take 7 steps" in cli("agents", "show", "ada", env={"AGENTOS_MAX_STEPS": "7"}).stdout
     cli.ok("agents", "delete", "ada", "--yes")
     assert cli.json("agents", "list") == []
 

@@ -21,7 +21,7 @@ async def show_agent(name: str, as_json: bool) -> None:
     """One agent in full."""
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        value = await runtime.store.read(lambda tx: values.agent_details(tx, record))
+        value = await runtime.store.read(lambda tx: values.agent_details(tx, record, runtime.default_limits))
     show_json(value) if as_json else show(views.agent(value))
 
 
@@ -30,7 +30,7 @@ async def create_agent(name: str, persona: str, model: str | None, as_json: bool
     """A new agent; `model` becomes its own."""
     async with open_runtime() as runtime:
         record = await runtime.create_agent(name, persona=persona, model=model)
-        value = await runtime.store.read(lambda tx: values.agent_details(tx, record))
+        value = await runtime.store.read(lambda tx: values.agent_details(tx, record, runtime.default_limits))
     show_json(value) if as_json else show(f"created {line(name)}; `agentos chat --agent {line(name)}` talks with it")
 
 

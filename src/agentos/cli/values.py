@@ -13,7 +13,7 @@ from agentos.memory import core
 from agentos.messages import Block, SummaryEntry, Usage
 from agentos.protocols import Hit
 from agentos.runtime import Runtime
-from agentos.state import AgentRecord, StepRecord
+from agentos.state import AgentRecord, Limits, StepRecord
 from agentos.tools.memory import SEARCH_TOOLS
 
 Json = dict[str, Any]
@@ -45,11 +45,11 @@ def agent_value(tx: Any, record: AgentRecord) -> Json:
     }  # fmt: skip
 
 
-def agent_details(tx: Any, record: AgentRecord) -> Json:
-    """One agent with its blocks, limits, timers and usage."""
+def agent_details(tx: Any, record: AgentRecord, limits: Limits) -> Json:
+    """One agent with its blocks, limits (`limits` where it has none of its own), timers and usage."""
     return {
         **agent_value(tx, record),
-        "limits": asdict(record.limits),
+        "limits": asdict(record.limits.over(limits)),
         "tools": list(record.tools) if record.tools is not None else None,
         "blocks": [block_value(tx, b, record.id) for b in tx.blocks(record.id)],
         "timers": [{"due_at": local(t.due_at), "note": t.note} for t in tx.timers(record.id)],
