@@ -107,6 +107,30 @@ def reindex(
     raise typer.Exit(commands.reindex(fresh))
 
 
+@app.command("eval")
+def evaluate(
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="locomo, longmemeval, core-memory or nested-kv.", show_default=False)
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="FILE", help="The suite's published file, gzipped or not.", show_default=False)
+    ],
+    model: Model = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first questions.")] = None,
+    json: Json = False,
+    report: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write an HTML page too.", show_default=False)
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Compare with a result saved with --json.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure memory on a data file of yours; interrupted and called again, it goes on."""
+    from agentos.cli import evals
+
+    evals.evaluate(suite, data, model, limit, json, report, against)
+
+
 @agents_app.command("list")
 def agents_list(json: Json = False) -> None:
     """All agents."""
