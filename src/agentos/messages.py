@@ -127,6 +127,14 @@ class Message:
         """When it was saved, in the local time of that moment."""
         return self.created_at.astimezone(timezone(timedelta(minutes=self.utc_offset)))
 
+    @property
+    def keywords(self) -> str:
+        """Words it is found by besides its own: who spoke, and the local date."""
+        if self.role == "tool":
+            return ""
+        day = self.local_time
+        return f"{self.name or ''} {day:%A} {day.day} {day:%B} {day.year}".strip()
+
     @cached_property
     def wire(self) -> dict[str, Any]:
         """The message in the chat completions format, without provider fields."""

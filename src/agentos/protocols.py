@@ -214,6 +214,8 @@ class SearchQuery:
     """Both ends are included."""
     limit: int = 10
     page: int = 0
+    now: datetime | None = None
+    """When it is asked, in the asker's zone: "a week ago" counts from here; None leaves such words alone."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class Hit:
     score: float
     """Fused reciprocal ranks; comparable within one search only."""
     why: str
-    """`lexical`, `vector`, `both` or `identifier`."""
+    """`lexical`, `vector`, `both`, `identifier`, or of a message also `nearby`: the talk around it holds the words."""
     role: str | None = None
     name: str | None = None
     tags: tuple[str, ...] = ()

@@ -38,7 +38,8 @@ async def search(name: str, query: str, scope: Scope, limit: int, as_json: bool)
         record = await existing(runtime, name)
         places: tuple[Literal["archival", "recall"], ...] = ("archival", "recall") if scope == "all" else (scope,)
         for place in places:
-            hits: list[Hit] = await runtime.search(record.id, SearchQuery(query, place, limit=limit))
+            asked = SearchQuery(query, place, limit=limit, now=runtime.clock.now())
+            hits: list[Hit] = await runtime.search(record.id, asked)
             found[place] = [values.hit_value(hit) for hit in hits]
     if as_json:
         show_json([{"in": place, **hit} for place, hits in found.items() for hit in hits])

@@ -68,7 +68,7 @@ async def _search(chat: "Chat", text: str) -> None:
     if not text:
         raise UsageError("say what to look for: /search QUERY")
     for scope, title in (("archival", "archival memory"), ("recall", "recall memory (past messages)")):
-        hits = await chat.runtime.search(chat.agent.id, SearchQuery(text, scope, limit=5))  # type: ignore[arg-type]
+        hits = await chat.runtime.search(chat.agent.id, SearchQuery(text, scope, limit=5, now=chat.runtime.clock.now()))  # type: ignore[arg-type]
         chat.console.print(views.hits([values.hit_value(h) for h in hits], title))
 
 

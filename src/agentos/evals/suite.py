@@ -74,7 +74,7 @@ class SettableClock:
 async def ask_recall(runtime: Runtime, agent_id: str, question: str, outcome: Outcome, limit: int) -> list[Hit]:
     """What `conversation_search` finds for a question, as it is shown: newest first."""
     started = time.perf_counter()
-    hits = await runtime.search(agent_id, SearchQuery(question, "recall", limit=limit))
+    hits = await runtime.search(agent_id, SearchQuery(question, "recall", limit=limit, now=runtime.clock.now()))
     outcome.query_ms.append(1000 * (time.perf_counter() - started))
     return hits
 

@@ -5,12 +5,16 @@ words. Passages have their vectors in the index, or in SQL while the index lags 
 messages the vectors only re-rank what full text found, computed when asked (`docs/adr`).
 """
 
+import heapq
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentos.errors import AgentOSError, IndexUnavailable
-from agentos.memory.vectors import nearest, to_bytes
+from agentos.memory import recall
+from agentos.memory.period import named_period
+from agentos.memory.vectors import nearest, stack, to_bytes
 from agentos.messages import Message, Passage
 from agentos.protocols import Embedder, Hit, SearchQuery, Store, VectorIndex
 
@@ -24,8 +28,16 @@ CANDIDATES = 100
 """Hits taken from each list before fusion."""
 VECTOR_WEIGHT = 0.3
 """Weight of the vectors' ranking beside full text's; an equal one loses 2 to 5 points of recall on real talk."""
-QUESTION_WEIGHT = 0.5
-"""Weight of a message that only asks: it states nothing, but shares its words with the next one who asks."""
+PER_TERM = 300
+"""Messages looked at for each word."""
+AROUND = 3
+"""Row ids to either side of a message in which its neighbours are looked for; tool results lie between."""
+COMPARED_MESSAGES = 50
+"""Messages whose vectors re-rank them."""
+EMBEDDED_CHARS = 600
+"""Of a message, that its vector is made from."""
+KEPT_VECTORS = 20_000
+"""Message vectors (1 kB each) kept in memory, computed when first compared."""
 EXACT_BELOW = 1000
 """Passages up to which the exact scan is faster than the index."""
 COMPARED = 5000
@@ -50,6 +62,19 @@ Ranked = tuple[int, float, str]
 """(row id, score, why it ranked)."""
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What full text found among messages: lists of equal length, in the order of the history."""
+
+    places: list[recall.Place]
+    scores: list[float]
+    messages: list[Message]
+    worded: set[int]
+    """Those that hold a word of the question themselves."""
+    exact: set[int]
+    """Those that hold one of its identifiers."""
+
+
 class HybridSearch:
     """Searches one home's memories; the implementation of `agentos.protocols.Search`.
 
@@ -61,6 +86,8 @@ class HybridSearch:
         self.embedder = embedder
         self.index = index
         self.exact_below = exact_below
+        self._vectors: dict[int, bytes] = {}
+        """Vectors of messages that were compared before, by id."""
 
     async def __call__(self, agent_id: str, query: SearchQuery, not_run: str | None = None) -> list[Hit]:
         """One page of hits, newest first; messages of the run `not_run` are left out.
@@ -72,38 +99,75 @@ class HybridSearch:
             return []
         wanted = max(CANDIDATES, (query.page + 1) * query.limit)
         if query.scope == "recall":
-            found = await self._find_messages(agent_id, query, (terms, identifiers), wanted, not_run)
+            found = await self._find_messages(agent_id, query, (terms, identifiers), not_run)
         else:
             found = await self._find_passages(agent_id, query, (terms, identifiers), wanted)
         return sorted(found, key=lambda hit: (hit.created_at, hit.ref), reverse=True)
 
     async def _find_messages(
-        self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int, not_run: str | None
+        self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], not_run: str | None
     ) -> list[Hit]:
-        """Full text finds; vectors re-rank what it found; messages that only ask count less."""
-        roles = q.roles or ("user", "assistant")
+        """Full text finds, term by term; the talk around, vectors, speaker and time rank (`agentos.memory.recall`)."""
+        wanted = recall.MessageFilter(q.roles or ("user", "assistant"), q.start, q.end, not_run)
+        compared = max(COMPARED_MESSAGES, (q.page + 1) * q.limit)
 
-        def find(tx: Any) -> tuple[list[int], list[int], list[Message]]:
-            lexical, exact = (
-                tx.lexical_messages(agent_id, t, roles=roles, start=q.start, end=q.end, not_run=not_run, limit=wanted)
-                for t in terms
-            )
-            return lexical, exact, tx.messages(agent_id, [*lexical, *exact])
+        def find(tx: Any) -> _Found:
+            words, exact = (tx.message_scores(agent_id, t, wanted, PER_TERM) for t in terms)
+            totals: dict[int, float] = {}
+            for scores in words:
+                for key, score in scores.items():
+                    totals[key] = totals.get(key, 0.0) + score
+            best = heapq.nlargest(max(CANDIDATES, compared), totals, key=lambda key: totals[key])
+            # who looks for a single word wants the messages that hold it, and none beside them
+            around = AROUND if len(words) > 1 else 0
+            ids = {key + n for key in best for n in range(-around, around + 1)}
+            places = tx.places(agent_id, sorted(ids), wanted)
+            scores = recall.spread(words, places) if places else []
+            kept = sorted(heapq.nlargest(compared, range(len(places)), key=lambda n: scores[n]))
+            places = [places[n] for n in kept]
+            messages = {m.id: m for m in tx.messages(agent_id, [place.id for place in places])}
+            return _Found(
+                places, [float(scores[n]) for n in kept], [messages[place.id] for place in places], set(totals),
+                {key for scores in exact for key in scores},
+            )  # fmt: skip
 
-        lexical, exact, messages = await self.store.read(find)
-        asks = {m.id for m in messages if only_asks(m.content)}
-        ranked = fuse(lexical, await self._rerank(q.text, messages), first=exact, asks=asks)
-        return _hits(_page(ranked, q), messages)
+        found = await self.store.read(find)
+        ranked = await self._ranked(q, found)
+        return _hits(_page(ranked, q), found.messages)
 
-    async def _rerank(self, text: str, messages: Sequence[Message]) -> list[int]:
+    async def _ranked(self, q: SearchQuery, found: "_Found") -> list[Ranked]:
+        import numpy as np
+
+        period = named_period(q.text, q.now) if q.now else None
+        scores = np.array(found.scores)
+        if (cosines := await self._cosines(q.text, found.messages)) is not None:
+            scores = recall.add_meaning(scores, cosines, found.places)
+        factors = [
+            recall.factor(p, m.content, q.text, period) for p, m in zip(found.places, found.messages, strict=True)
+        ]
+        values = recall.less_of_one_talk((scores * factors).tolist(), found.places)
+        ranked = []
+        for place, value in zip(found.places, values, strict=True):
+            if place.id in found.exact:
+                ranked.append((place.id, 100 + value, "identifier"))
+            elif value > 0:
+                ranked.append((place.id, value, "lexical" if place.id in found.worded else "nearby"))
+        return sorted(ranked, key=lambda item: (-item[1], -item[0]))
+
+    async def _cosines(self, text: str, messages: Sequence[Message]) -> "Vectors | None":
+        """How near each message is in meaning, (n,); None where only full text is to rank."""
         if not self.embedder.in_process or len(messages) < 2:
-            return []
+            return None
+        if len(self._vectors) > KEPT_VECTORS:
+            self._vectors.clear()
+        unknown = [m for m in messages if m.id not in self._vectors]
         try:
-            vectors = await self.embedder.embed([text, *(m.content[:2000] for m in messages)])
+            vectors = await self.embedder.embed([text, *(m.content[:EMBEDDED_CHARS] for m in unknown)])
         except AgentOSError:
-            return []  # a failing embedder leaves the ranking of full text
-        rows = [(m.id, to_bytes(v)) for m, v in zip(messages, vectors[1:], strict=True)]
-        return [key for key, _ in nearest(vectors[0], rows, len(rows))]
+            return None
+        self._vectors |= {m.id: to_bytes(v) for m, v in zip(unknown, vectors[1:], strict=True)}
+        cosines: Vectors = stack([self._vectors[m.id] for m in messages]) @ vectors[0]
+        return cosines
 
     async def _find_passages(
         self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int
@@ -174,19 +238,12 @@ def query_terms(text: str) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys([*identifiers, *kept])), list(dict.fromkeys(identifiers))
 
 
-def fuse(
-    lexical: Sequence[int], vector: Sequence[int], first: Sequence[int] = (), asks: Collection[int] = ()
-) -> list[Ranked]:
-    """(id, score, why) by weighted reciprocal rank fusion, best first.
-
-    `first` (exact identifiers) come before all; those in `asks` count less.
-    """
+def fuse(lexical: Sequence[int], vector: Sequence[int], first: Sequence[int] = ()) -> list[Ranked]:
+    """(id, score, why) by weighted reciprocal rank fusion, best first; `first` (exact identifiers) come before all."""
     scores: dict[int, float] = {}
     for weight, ranking in ((1.0, lexical), (VECTOR_WEIGHT, vector)):
         for rank, key in enumerate(ranking):
             scores[key] = scores.get(key, 0.0) + weight / (FUSION_K + rank)
-    for key in asks:
-        scores[key] = scores.get(key, 0.0) * QUESTION_WEIGHT
     for rank, key in enumerate(first):
         scores[key] = scores.get(key, 0.0) + 1 + 1 / (FUSION_K + rank)
     exact, words, meaning = set(first), set(lexical), set(vector)
@@ -197,12 +254,6 @@ def fuse(
         return "both" if key in words and key in meaning else "lexical" if key in words else "vector"
 
     return [(key, score, why(key)) for key, score in sorted(scores.items(), key=lambda item: (-item[1], -item[0]))]
-
-
-def only_asks(text: str) -> bool:
-    """Whether a text is a single question."""
-    stripped = text.strip()
-    return stripped.endswith("?") and not re.search(r"[.!?]\s", stripped)
 
 
 def _page(ranked: list[Ranked], query: SearchQuery) -> list[Ranked]:

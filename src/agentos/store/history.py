@@ -43,6 +43,7 @@ class HistoryRows(Rows):
         values = {name: getattr(message, name) for name in _MESSAGE_FIELDS}
         values["calls"] = [fields(call) for call in message.calls] or None
         values["sources"] = list(message.sources) or None
+        values["keywords"] = message.keywords
         return replace(message, id=self.insert(MessageRow, **values))
 
     def queue(self, agent_id: str, head_seq: int) -> list[Message]:
@@ -258,6 +259,7 @@ def _to_message(row: Any) -> Message:
     values = dict(row)
     values["calls"] = tuple(ToolCall(**call) for call in values["calls"] or ())
     values["sources"] = tuple(values["sources"] or ())
+    del values["keywords"]
     return Message(**values)
 
 

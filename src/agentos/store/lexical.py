@@ -8,14 +8,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from agentos.memory.recall import MessageFilter, Place
 from agentos.store.rows import Rows
 from agentos.store.tables import UtcTime
 
 _MESSAGES = """
-SELECT m.id, bm25(message_fts, 0.0, 1.0) AS rank FROM message_fts
-JOIN message m ON m.id = message_fts.rowid JOIN agent a ON a.id = m.agent_id
+SELECT rowid, bm25(message_fts, 0.0, 1.0, 1.0) AS rank FROM message_fts
+WHERE message_fts MATCH :match ORDER BY rank LIMIT :limit
+"""
+_FILTERED_MESSAGES = """
+SELECT m.id, bm25(message_fts, 0.0, 1.0, 1.0) AS rank FROM message_fts JOIN message m ON m.id = message_fts.rowid
 WHERE message_fts MATCH :match AND m.agent_id = :agent_id {filters}
 ORDER BY rank LIMIT :limit
+"""
+_PLACES = """
+SELECT m.id, m.role, m.name, m.session, m.created_at FROM message m
+WHERE m.id IN (SELECT value FROM json_each(:ids)) AND +m.agent_id = :agent_id
+AND m.kind = 'message' AND m.content != '' {filters}
+ORDER BY m.id
 """
 _PASSAGES = """
 SELECT p.id, found.rank FROM (
@@ -25,6 +35,9 @@ SELECT p.id, found.rank FROM (
 WHERE +p.agent_id = :agent_id AND p.valid_to IS NULL {filters}
 ORDER BY found.rank LIMIT :limit
 """
+_ALL_MESSAGES = sa.text(_MESSAGES)
+_SECOND_AGENT = sa.text("SELECT 1 FROM agent LIMIT 1 OFFSET 1")
+_TIME = UtcTime()
 _VALID_PASSAGES = """
 SELECT p.id FROM passage p
 WHERE p.id IN (SELECT value FROM json_each(:ids)) AND +p.agent_id = :agent_id AND p.valid_to IS NULL {filters}
@@ -32,7 +45,9 @@ WHERE p.id IN (SELECT value FROM json_each(:ids)) AND +p.agent_id = :agent_id AN
 
 
 COMMON = 5000
-"""Rows from which a word is common (to rank by it costs more than it tells), and an agent large."""
+"""Rows from which a word is common: to rank by it costs more than it tells."""
+LARGE = 10_000
+"""Rows from which an agent is large."""
 ENOUGH = 10
 """Rows with all the words of a question after which rows with only some of them are not looked for."""
 
@@ -44,27 +59,33 @@ BEST = 4
 class LexicalRows(Rows):
     """Ranked full-text queries; `terms` are words, or phrases whose parts must stand together."""
 
-    def lexical_messages(
-        self,
-        agent_id: str,
-        terms: Sequence[str],
-        *,
-        roles: tuple[str, ...],
-        start: datetime | None,
-        end: datetime | None,
-        not_run: str | None = None,
-        limit: int,
-    ) -> list[int]:
-        """Ids of the agent's messages that hold any term, best first; not what `not_run` still has in context."""
-        filters, values = _time_filter("m", start, end)
-        filters += " AND m.role IN :roles"
-        values["roles"] = list(roles)
-        if not_run is not None:
-            # what was paged out of that run is out of view like any other message
-            filters += " AND (m.run_id IS NULL OR m.run_id != :not_run OR m.seq <= a.head_seq)"
-            values["not_run"] = not_run
-        query = sa.text(_MESSAGES.format(filters=filters)).bindparams(sa.bindparam("roles", expanding=True))
-        return self._ids(query, "message", agent_id, terms, limit, values)
+    def message_scores(
+        self, agent_id: str, terms: Sequence[str], wanted: MessageFilter, limit: int
+    ) -> list[dict[int, float]]:
+        """For each term the best of the agent's messages that hold it: id -> BM25 score, above 0.
+
+        Where some terms are common, one for all of them together comes first and the common ones are left
+        out. What `wanted` excludes may be among them where that is faster: `places` leaves it out.
+        """
+        if not terms:
+            return []
+        alone = self._is_alone()
+        own = "" if alone else self._own("message", agent_id)
+        query, values = _of_messages(_FILTERED_MESSAGES, wanted)
+        if (own or alone) and wanted.start is None and wanted.end is None:
+            query, values = _ALL_MESSAGES, {}
+        scores = []
+        for expression in self._telling("message", [_phrase(term) for term in terms]):
+            match = f"{own}- agent_id : ({expression})"
+            rows = self.connection.execute(query, values | {"agent_id": agent_id, "match": match, "limit": limit})
+            scores.append({row[0]: -row[1] for row in rows})
+        return scores
+
+    def places(self, agent_id: str, ids: Sequence[int], wanted: MessageFilter) -> list[Place]:
+        """Where the agent's messages among `ids` stand, in order."""
+        query, values = _of_messages(_PLACES, wanted)
+        rows = self.connection.execute(query, values | {"agent_id": agent_id, "ids": json.dumps(list(ids))})
+        return [Place(row[0], row[1], row[2], row[3], _time(row[4])) for row in rows]
 
     def lexical_passages(
         self,
@@ -100,14 +121,11 @@ class LexicalRows(Rows):
     ) -> list[int]:
         if not terms:
             return []
-        # A small agent's own token keeps the match inside its rows however many agents there are;
-        # a large one's would cost more than the rows of others that it spares.
-        large = self._is_large(name, agent_id)
-        own = "" if large else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
+        own = self._own(name, agent_id)
         found: dict[int, None] = {}
         for expression in self._expressions(name, [_phrase(term) for term in terms]):
             values |= {"agent_id": agent_id, "match": f"{own}- agent_id : ({expression})", "limit": limit}
-            for most in (BEST * limit, -1) if large and name == "passage" else (-1,):
+            for most in (BEST * limit, -1) if not own else (-1,):
                 rows = self.connection.execute(query, values | {"most": most}).scalars().all()
                 if len(rows) >= limit:
                     break
@@ -115,6 +133,20 @@ class LexicalRows(Rows):
             if len(found) >= ENOUGH:
                 break
         return list(found)[:limit]
+
+    def _own(self, name: str, agent_id: str) -> str:
+        """What keeps a match inside the agent's rows: its token, however many agents there are.
+
+        A large one's would cost more than the rows of others that it spares: `""`.
+        """
+        return "" if self._is_large(name, agent_id) else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
+
+    def _telling(self, name: str, phrases: list[str]) -> list[str]:
+        """What to score by itself: each phrase, unless some are common (see `_expressions`)."""
+        rare = [phrase for phrase in phrases if not self._is_common(name, phrase)]
+        if len(rare) == len(phrases) or len(phrases) == 1:
+            return phrases
+        return [" AND ".join(phrases), *(rare or _pairs(phrases))]
 
     def _expressions(self, name: str, phrases: list[str]) -> list[str]:
         """What to search for, the most telling first: rows with any of the words, unless some are common.
@@ -125,20 +157,41 @@ class LexicalRows(Rows):
         rare = [phrase for phrase in phrases if not self._is_common(name, phrase)]
         if len(rare) == len(phrases) or len(phrases) == 1:
             return [" OR ".join(phrases)]
-        pairs = [f"({a} AND {b})" for a, b in pairwise(phrases)]
-        return [" AND ".join(phrases), " OR ".join(rare or pairs)]
+        return [" AND ".join(phrases), " OR ".join(rare or _pairs(phrases))]
 
     def _is_common(self, name: str, phrase: str) -> bool:
         query = sa.text(f"SELECT 1 FROM {name}_fts WHERE {name}_fts MATCH :match LIMIT 1 OFFSET {COMMON}")
         return self.connection.execute(query, {"match": f"- agent_id : {phrase}"}).scalar() is not None
 
+    def _is_alone(self) -> bool:
+        """Whether the home has but one agent: all rows are its own."""
+        return self.connection.execute(_SECOND_AGENT).scalar() is None
+
     def _is_large(self, name: str, agent_id: str) -> bool:
-        query = sa.text(f"SELECT 1 FROM {name} WHERE agent_id = :agent_id LIMIT 1 OFFSET {COMMON}")
+        query = sa.text(f"SELECT 1 FROM {name} WHERE agent_id = :agent_id LIMIT 1 OFFSET {LARGE}")
         return self.connection.execute(query, {"agent_id": agent_id}).scalar() is not None
+
+
+def _pairs(phrases: list[str]) -> list[str]:
+    return [f"({a} AND {b})" for a, b in pairwise(phrases)]
 
 
 def _phrase(text: str) -> str:
     return '"' + text.replace('"', " ") + '"'
+
+
+def _of_messages(template: str, wanted: MessageFilter) -> tuple[sa.TextClause, dict[str, Any]]:
+    """A statement on messages that pass the filter, and its values."""
+    filters, values = _time_filter("m", wanted.start, wanted.end)
+    filters += " AND m.role IN :roles"
+    values["roles"] = list(wanted.roles)
+    if wanted.not_run is not None:
+        # what was paged out of that run is out of view like any other message
+        filters += " AND (m.run_id IS NULL OR m.run_id != :not_run OR m.seq <= "
+        filters += "(SELECT head_seq FROM agent WHERE id = :agent_id))"
+        values["not_run"] = wanted.not_run
+    query = sa.text(template.format(filters=filters)).bindparams(sa.bindparam("roles", expanding=True))
+    return query, values
 
 
 _TAGGED = " AND EXISTS (SELECT 1 FROM json_each(p.tags) WHERE json_each.value IN :tags)"
@@ -157,9 +210,15 @@ def _filtered(
 
 
 def _time_filter(alias: str, start: datetime | None, end: datetime | None) -> tuple[str, dict[str, Any]]:
-    convert, filters, values = UtcTime(), "", {}
+    filters, values = "", {}
     for name, operator, value in (("start", ">=", start), ("end", "<=", end)):
         if value is not None:
             filters += f" AND {alias}.created_at {operator} :{name}"
-            values[name] = convert.process_bind_param(value, None)
+            values[name] = _TIME.process_bind_param(value, None)
     return filters, values
+
+
+def _time(text: str) -> datetime:
+    value = _TIME.process_result_value(text, None)
+    assert value is not None, "every message has a time"
+    return value

@@ -145,6 +145,8 @@ class MessageRow(SQLModel, table=True):
     provider: dict[str, Any] | None = _json(nullable=True)
     sources: list[str] | None = _json(nullable=True)
     session: str | None = None
+    keywords: str = ""
+    """What full text finds it by besides its content."""
     external_id: str | None = None
 
 

@@ -127,7 +127,7 @@ async def conversation_search(
         context,
         SearchQuery(
             query, "recall", roles=tuple(roles or ()), start=_date(context, "start", start),
-            end=_date(context, "end", end), limit=limit, page=page,
+            end=_date(context, "end", end), limit=limit, page=page, now=context.now,
         ),
     )  # fmt: skip
 

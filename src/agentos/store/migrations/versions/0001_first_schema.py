@@ -125,6 +125,7 @@ def upgrade() -> None:
         sa.Column("provider", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("sources", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("session", sa.String(), nullable=True),
+        sa.Column("keywords", sa.String(), nullable=False),
         sa.Column("external_id", sa.String(), nullable=True),
         sqlite_autoincrement=True,
     )
@@ -244,29 +245,28 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         _full_text(
             "message",
-            "content",
+            ("content", "keywords"),
             "{row}.role != 'tool' AND {row}.kind = 'message' OR {row}.role = 'tool' AND {row}.sources IS NULL",
         )
-        _full_text("passage", "text", "1")
+        _full_text("passage", ("text",), "1")
 
 
-def _full_text(name: str, column: str, indexed: str) -> None:
-    """An FTS5 table over `name`.`column` that holds no text of its own, kept in step by triggers.
+def _full_text(name: str, columns: tuple[str, ...], indexed: str) -> None:
+    """An FTS5 table over columns of `name` that holds no text of its own, kept in step by triggers.
 
     Rows for which `indexed` is false are left out: notices, and results that only quote other rows.
     """
+    listed = ", ".join(columns)
     op.execute(
-        f"CREATE VIRTUAL TABLE {name}_fts USING fts5(agent_id, {column}, content='{name}', content_rowid='id', "
+        f"CREATE VIRTUAL TABLE {name}_fts USING fts5(agent_id, {listed}, content='{name}', content_rowid='id', "
         "tokenize='porter unicode61 remove_diacritics 2')"
     )
-    new = f"INSERT INTO {name}_fts(rowid, agent_id, {column}) VALUES (new.id, new.agent_id, new.{column});"
-    old = (
-        f"INSERT INTO {name}_fts({name}_fts, rowid, agent_id, {column}) "
-        f"VALUES ('delete', old.id, old.agent_id, old.{column});"
-    )
+    new, old = (", ".join(f"{row}.{column}" for column in ("id", "agent_id", *columns)) for row in ("new", "old"))
+    new = f"INSERT INTO {name}_fts(rowid, agent_id, {listed}) VALUES ({new});"
+    old = f"INSERT INTO {name}_fts({name}_fts, rowid, agent_id, {listed}) VALUES ('delete', {old});"
     when_new, when_old = indexed.format(row="new"), indexed.format(row="old")
     op.execute(f"CREATE TRIGGER {name}_fts_insert AFTER INSERT ON {name} WHEN {when_new} BEGIN {new} END")
     op.execute(f"CREATE TRIGGER {name}_fts_delete AFTER DELETE ON {name} WHEN {when_old} BEGIN {old} END")
     op.execute(
-        f"CREATE TRIGGER {name}_fts_update AFTER UPDATE OF {column} ON {name} WHEN {when_old} BEGIN {old} {new} END"
+        f"CREATE TRIGGER {name}_fts_update AFTER UPDATE OF {listed} ON {name} WHEN {when_old} BEGIN {old} {new} END"
     )
