@@ -32,7 +32,7 @@ PER_TERM = 300
 """Messages looked at for each word."""
 AROUND = 3
 """Row ids to either side of a message in which its neighbours are looked for; tool results lie between."""
-COMPARED_MESSAGES = 50
+COMPARED_MESSAGES = 30
 """Messages whose vectors re-rank them."""
 EMBEDDED_CHARS = 600
 """Of a message, that its vector is made from."""
@@ -140,8 +140,11 @@ class HybridSearch:
 
         period = named_period(q.text, q.now) if q.now else None
         scores = np.array(found.scores)
-        if (cosines := await self._cosines(q.text, found.messages)) is not None:
-            scores = recall.add_meaning(scores, cosines, found.places)
+        compared = np.argsort(-scores, kind="stable")[:COMPARED_MESSAGES]
+        if (cosines := await self._cosines(q.text, [found.messages[n] for n in compared])) is not None:
+            near = np.zeros(len(scores), np.float32)
+            near[compared] = cosines
+            scores = recall.add_meaning(scores, near, found.places)
         factors = [
             recall.factor(p, m.content, q.text, period) for p, m in zip(found.places, found.messages, strict=True)
         ]
