@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -105,6 +106,34 @@ def reindex(
     from agentos.cli import doctor as commands
 
     raise typer.Exit(commands.reindex(fresh))
+
+
+@app.command("test")
+def play(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Scenario files and folders.", show_default=False)
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Play with this model; again for several.", show_default=False),
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Play each so often and give the pass rate.")] = 1,
+    regrade: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Check a saved trajectory again; plays nothing.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Play persona scenarios (*.scenario.yaml) and check what the agents then know."""
+    from agentos.cli import scenarios
+
+    if regrade and (model or repeat > 1):
+        raise typer.BadParameter("nothing is played, so --model and --repeat say nothing", param_hint="--regrade")
+    if regrade:
+        raise typer.Exit(scenarios.regrade(regrade, paths or [], json))
+    if not paths:
+        raise typer.BadParameter("name scenario files or folders, such as personas", param_hint="PATH...")
+    raise typer.Exit(scenarios.play_all(paths, model or [], repeat, json))
 
 
 @agents_app.command("list")
