@@ -11,7 +11,7 @@ chat: $(READY)
 	@$(BIN)/agentos chat
 
 test: $(READY)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: lint types layers test
 

@@ -93,7 +93,7 @@ class Home:
         parts = Parts(
             store=store or self.store, llm=llm, tools=Toolset([*builtin, *tools]),
             memory=lambda a, r: Memory(self.search, a, r), clock=self.clock, system=system or prompt("system"),
-            cache_ttl_seconds=ttl, limits=limits,
+            cache_ttl_seconds=ttl, limits=limits or Limits(),
         )  # fmt: skip
         return Agent(agent_id, parts, no_lock)
 

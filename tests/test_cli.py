@@ -8,8 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from agentos.personas import list_personas
 from agentos.settings import load_settings
 from agentos.testing import temporary_runtime
 from agentos.testing.fake_openai import Body, FakeOpenAI, FakeReply, call
+from forks import Forks
 
 COMMAND = [sys.executable, "-m", "agentos"]
 
@@ -32,15 +32,20 @@ COMMAND = [sys.executable, "-m", "agentos"]
 class Cli:
     """`agentos` over one home; without `env` the offline model answers."""
 
-    def __init__(self, home: Path, **env: str) -> None:
+    def __init__(self, home: Path, forks: Forks, **env: str) -> None:
         self.home = home
+        self.forks = forks
         self.env = {**os.environ, "AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline", **env}
 
     def __call__(
         self, *args: str, stdin: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
+        return self.forks.run([*args], stdin, {**self.env, **(env or {})}, self.home.parent)
+
+    def started(self, *args: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        """The same by a Python that starts anew."""
         return subprocess.run(
-            [*COMMAND, *args], input=stdin, env={**self.env, **(env or {})}, cwd=self.home.parent, check=False,
+            [*COMMAND, *args], input=stdin, env={**self.env, **env}, cwd=self.home.parent, check=False,
             capture_output=True, encoding="utf-8", timeout=120,
         )  # fmt: skip
 
@@ -53,18 +58,20 @@ class Cli:
         return json.loads(self.ok(*args, "--json", stdin=stdin))
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "home")
-
-
-def in_parallel(cli: Cli, commands: Sequence[Sequence[str]]) -> Iterator[subprocess.CompletedProcess[str]]:
-    with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(lambda command: cli(*command), commands)
+def cli(tmp_path: Path, forks: Forks) -> Cli:
+    return Cli(tmp_path / "home", forks)
 
 
 def test_version_and_help_need_no_home(cli: Cli) -> None:
-    version, whole, chat, none = in_parallel(cli, [["--version"], ["--help"], ["chat", "--help"], []])
+    version, whole, chat, none = cli.started("--version"), cli("--help"), cli("chat", "--help"), cli()
     assert version.stdout == f"agentos {agentos.__version__}\n"
     for name in ("chat", "agents", "memory", "doctor", "reindex"):
         assert f"\n  {name} " in whole.stdout
@@ -105,7 +112,8 @@ BAD_INPUT = [
 
 def test_bad_input_is_one_sentence_and_an_exit_code(cli: Cli) -> None:
     cli.ok("agents", "create", "ada")
-    for (args, code, sentence), done in zip(BAD_INPUT, in_parallel(cli, [row[0] for row in BAD_INPUT]), strict=True):
+    for args, code, sentence in BAD_INPUT:
+        done = cli(*args)
         assert done.returncode == code, (args, done)
         assert sentence in done.stderr, (args, done)
         assert "Traceback" not in done.stderr, (args, done)
@@ -241,7 +249,7 @@ def test_an_edit_is_refused_when_the_block_changed_meanwhile(cli: Cli, tmp_path:
 
 def test_text_that_was_typed_is_kept_when_the_edit_is_refused(cli: Cli, tmp_path: Path) -> None:
     cli.ok("agents", "create", "ada")
-    done = cli("memory", "edit", "ada", "human", "--file", "-", stdin="x" * 5000, env={"TMPDIR": str(tmp_path)})
+    done = cli.started("memory", "edit", "ada", "human", "--file", "-", stdin="x" * 5000, TMPDIR=str(tmp_path))
     assert done.returncode == 2
     [kept] = tmp_path.glob("human-*.txt")
     assert f"(your text is kept in {kept})\n" in done.stderr
@@ -438,10 +446,10 @@ def test_ctrl_c_while_waiting_for_a_line(cli: Cli) -> None:
 
 def test_nothing_is_lost_in_a_locale_that_is_not_utf_8(cli: Cli) -> None:
     env = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    done = cli("chat", "-p", "Grüße", "--output-format", "json", stdin="日本\n", env=env)
+    done = cli.started("chat", "-p", "Grüße", "--output-format", "json", stdin="日本\n", **env)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["stop_reason"] == "end_turn"
-    shown = cli("memory", "search", "default", "Grüße", "--in", "recall", "--json", env=env)
+    shown = cli.started("memory", "search", "default", "Grüße", "--in", "recall", "--json", **env)
     assert json.loads(shown.stdout)[0]["text"] == "Grüße\n日本\n"
 
 

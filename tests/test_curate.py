@@ -11,8 +11,9 @@ from agentos.agent import Agent
 from agentos.errors import UsageError
 from agentos.messages import Block
 from agentos.protocols import SearchQuery
-from agentos.testing import ScriptedLLM, call, say
-from conftest import Home, collect
+from agentos.testing import FunctionLLM, ScriptedLLM, call, say
+from agentos.tools.memory import PARKED
+from conftest import Home, collect, of
 
 
 async def told(home: Home, *calls: Any, text: str = "I am Ada and I like tea", **options: Any) -> Agent:
@@ -66,23 +67,23 @@ async def test_the_limits_hold_for_people_too(home: Home) -> None:
 
 async def test_undo_takes_back_one_event_after_the_other(home: Home) -> None:
     agent = await told(home, append("one"), append("two"), call("archival_memory_insert", content="a fact"))
-    undone = [await curate.undo(home.store, home.clock, agent.id) for _ in range(3)]
+    undone = [await curate.undo(home.store, home.clock, await agent.turn()) for _ in range(3)]
     assert [(u.action, u.before, u.after) for u in undone] == [
         ("passage.insert", "a fact", ""), ("block.append", "one\ntwo", "one"), ("block.append", "one", ""),
     ]  # fmt: skip
     assert (await home.block(agent)).value == ""
     assert await home.search(agent.id, SearchQuery("fact")) == []
     with pytest.raises(UsageError, match="there is no memory event to undo"):
-        await curate.undo(home.store, home.clock, agent.id)
+        await curate.undo(home.store, home.clock, await agent.turn())
 
 
 async def test_an_undo_can_be_undone_by_its_number(home: Home) -> None:
     agent = await told(home, append("one"), call("archival_memory_insert", content="a fact"))
     for _ in range(2):
-        await curate.undo(home.store, home.clock, agent.id)
+        await curate.undo(home.store, home.clock, await agent.turn())
     events = await home.store.read(lambda tx: tx.events(agent.id, actions=("undo.",)))
     for event in events:
-        await curate.undo(home.store, home.clock, agent.id, event["id"])
+        await curate.undo(home.store, home.clock, await agent.turn(), event["id"])
     assert (await home.block(agent)).value == "one"
     assert [h.text for h in await home.search(agent.id, SearchQuery("fact"))] == ["a fact"]
     messages = await home.store.read(lambda tx: tx.recent_messages(agent.id, 50))
@@ -93,7 +94,7 @@ async def test_undo_is_refused_with_both_versions_when_the_block_changed_since(h
     agent = await told(home, append("one"), append("two"))
     first = (await home.store.read(lambda tx: tx.events(agent.id, actions=("block.append",))))[-1]
     with pytest.raises(UsageError) as caught:
-        await curate.undo(home.store, home.clock, agent.id, first["id"])
+        await curate.undo(home.store, home.clock, await agent.turn(), first["id"])
     made, now = first["after_id"], (await home.block(agent)).version_id
     said = f"Event {first['id']} made it (version {made}):\none\nIt now reads (version {now}):\none\ntwo"
     assert said in str(caught.value)
@@ -107,15 +108,15 @@ async def test_undo_is_refused_when_the_passage_changed_since(home: Home) -> Non
     with pytest.raises(
         UsageError, match=r"passage p1 changed since event .*no longer in archival memory. It reads:\na fact"
     ):
-        await curate.undo(home.store, home.clock, agent.id, event["id"])
-    deleted = await curate.undo(home.store, home.clock, agent.id)
+        await curate.undo(home.store, home.clock, await agent.turn(), event["id"])
+    deleted = await curate.undo(home.store, home.clock, await agent.turn())
     assert (deleted.action, deleted.before, deleted.after) == ("passage.delete", "", "a fact")
     assert [h.text for h in await home.search(agent.id, SearchQuery("fact"))] == ["a fact"]
 
 
 async def take_back(home: Home, agent: Agent, event_id: int | None = None) -> int:
     """The number of the event that the undo made."""
-    await curate.undo(home.store, home.clock, agent.id, event_id)
+    await curate.undo(home.store, home.clock, await agent.turn(), event_id)
     [event] = await home.store.read(lambda tx: tx.events(agent.id, actions=("undo.",), limit=1))
     return int(event["id"])
 
@@ -185,7 +186,7 @@ async def test_a_passage_does_not_come_back_beside_an_equal_one(home: Home) -> N
 
 async def test_undo_of_a_passage_that_was_stored_anew_stays_single(home: Home) -> None:
     agent = await told(home, call("archival_memory_insert", content="a fact"))
-    await curate.undo(home.store, home.clock, agent.id)
+    await curate.undo(home.store, home.clock, await agent.turn())
     other = await home.agent(ScriptedLLM([say("ok", call("archival_memory_insert", content="a fact"))]))
     await collect(other, "once more")
     assert [h.ref for h in await home.search(agent.id, SearchQuery("fact"))] == ["p2"]
@@ -199,7 +200,7 @@ async def test_what_cannot_be_undone(home: Home, what: str) -> None:
     events = await home.store.read(lambda tx: tx.events(bob.id if what == "foreign" else agent.id))
     number = {"unknown": 999, "page_out": next((e["id"] for e in events if e["action"] == "rebase"), 0)}
     with pytest.raises(UsageError):
-        await curate.undo(home.store, home.clock, agent.id, number.get(what, events[0]["id"]))
+        await curate.undo(home.store, home.clock, await agent.turn(), number.get(what, events[0]["id"]))
 
 
 async def test_undo_respects_a_limit_that_was_lowered(home: Home) -> None:
@@ -210,7 +211,44 @@ async def test_undo_respects_a_limit_that_was_lowered(home: Home) -> None:
     await curate.edit_block(home.store, await agent.turn(), "human", "short")
     await home.store.write(lambda tx: tx.update(BlockRow, block.id, limit=10))
     with pytest.raises(UsageError, match="the earlier text has 21 characters and the limit is now 10; raise it first"):
-        await curate.undo(home.store, home.clock, agent.id)
+        await curate.undo(home.store, home.clock, await agent.turn())
+
+
+async def test_a_shared_block_cannot_crowd_out_the_other_agents_conversation(home: Home) -> None:
+    shared = [Block("notes", limit=200_000)]
+    long = call("core_memory_append", label="notes", content="word " * 18_000)
+    large = await home.agent(FunctionLLM(lambda r: "ok" if r.messages[-1]["role"] == "tool" else say("", long),
+                                         context_window=200_000), name="large", blocks=shared)  # fmt: skip
+    small_llm = FunctionLLM(lambda r: "ok", context_window=16_000)
+    small = await home.agent(small_llm, name="small")
+    await curate.share_block(home.store, large.id, "notes", await small.turn())
+    [result] = of(await collect(large, "note it"), "tool_result")
+    assert "agent 'small' shares the block and has room for" in result.text
+    with pytest.raises(UsageError, match="agent 'small' shares the block"):
+        await curate.edit_block(home.store, await large.turn(), "notes", "word " * 18_000)
+    assert (await home.block(small, "notes")).value == ""
+    assert [p.tags for p in await home.store.read(lambda tx: tx.recent_passages(large.id, limit=5))] == [(PARKED,)]
+
+
+async def test_why_leaves_what_another_agent_was_told_to_that_agent(home: Home) -> None:
+    writer = await told(home, append("likes tea"))
+    reader = await home.agent(ScriptedLLM([]), name="reader", blocks=[Block("own", limit=100)])
+    await curate.share_block(home.store, writer.id, "human", await reader.turn())
+    [chain] = await curate.why(home.store, reader.id, "human")
+    assert [o.what for o in chain] == ["block 'human'", "written by agent 'ada', which shares the block"]
+    [own] = await curate.why(home.store, writer.id, "human")
+    assert own[-1].what == "because of the user's message"
+
+
+async def test_undo_never_lets_core_memory_crowd_out_the_conversation(home: Home) -> None:
+    agent = await told(home, blocks=[Block("one", limit=1_000_000), Block("two", limit=1_000_000)])
+    large = "word " * 7_000
+    for label, text in (("one", large), ("one", "short"), ("two", large)):
+        await curate.edit_block(home.store, await agent.turn(), label, text)
+    shortened = (await home.store.read(lambda tx: tx.events(agent.id, limit=10)))[1]
+    with pytest.raises(UsageError, match="half of the window"):
+        await curate.undo(home.store, home.clock, await agent.turn(), shortened["id"])
+    assert (await home.block(agent, "one")).value == "short"
 
 
 async def test_a_passage_that_is_not_there_cannot_be_deleted(home: Home) -> None:

@@ -348,6 +348,12 @@ def test_code_is_shown_as_soon_as_it_is_no_call():
     assert gate.feed("`\nok") == '\n```json\n{"a": 1}\n```\nok'
 
 
+@pytest.mark.parametrize("name", [["save"], {"save": 1}, None, 7])
+def test_a_block_whose_name_is_no_name_is_text(name):
+    text = json.dumps({"name": name, "arguments": {}})
+    assert find_text_calls(f"```json\n{text}\n```", {"save"}) == (f"```json\n{text}\n```", ())
+
+
 def test_a_block_too_long_for_a_call_is_shown():
     gate = TextGate({"save"})
     assert gate.feed('{"content": "' + "x" * 20_000) != ""
@@ -409,7 +415,10 @@ async def test_a_wait_given_as_a_date():
     assert 20 < await first_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)) <= 30
 
 
-@pytest.mark.parametrize(("asked", "waited"), [("60", 60.0), ("-5", 0.0), ("soon", 0.0), ("nan", 0.0), ("inf", 0.0)])
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [("60", 60.0), ("-5", 0.0), ("soon", 0.0), ("nan", 0.0), ("inf", 0.0), ("Fri, 31 Dec 9999 23:59:59 -1200", 0.0)],
+)
 async def test_odd_waits(asked, waited):
     assert await first_wait(asked) == waited
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +16,13 @@ from agentos.actions.saved import load_state
 from agentos.agent import Agent
 from agentos.context.validator import violations
 from agentos.errors import ConfigError, ContextOverflow, ProviderError, UsageError
-from agentos.events import Event, TextDelta
+from agentos.events import Event, Heartbeat, PageOut, TextDelta, TurnEnded
 from agentos.messages import Block, Reply, ToolCall, Usage
 from agentos.protocols import Effect, ToolResult, Tx
+from agentos.runtime import Runtime
+from agentos.settings import Settings
 from agentos.state import Limits
-from agentos.testing import FunctionLLM, ScriptedLLM, call, say
+from agentos.testing import ExactIndex, FunctionLLM, ScriptedLLM, call, say
 from agentos.tools.tool import Tool, ToolContext, tool
 from conftest import Home, collect, ending, memory_home, of
 
@@ -101,6 +105,18 @@ async def test_the_same_call_with_the_same_result_three_times_running_stops(home
     assert result.reply.startswith("I stopped: archival_memory_search was called 3 times running")
 
 
+async def test_limits_set_later_hold_for_agents_made_before(tmp_path: Path) -> None:
+    llm = FunctionLLM(lambda r: say("", call("archival_memory_search", query=f"q{len(llm.requests)}")))
+    async with Runtime(Settings(home=tmp_path), llm=llm, index=ExactIndex()) as runtime:
+        await runtime.agent("ada")
+    async with Runtime(Settings(home=tmp_path, max_steps=3), llm=llm, index=ExactIndex()) as runtime:
+        assert (await (await runtime.agent("ada")).ask("go")).steps == 3
+    async with Runtime(Settings(home=tmp_path, max_turn_tokens=1), llm=llm, index=ExactIndex()) as runtime:
+        assert (await (await runtime.agent("ada")).ask("go")).stop_reason == "budget"
+    async with Runtime(Settings(home=tmp_path, max_steps=9), llm=llm, index=ExactIndex(), limits=Limits(2)) as runtime:
+        assert (await (await runtime.agent("ada")).ask("go")).steps == 2
+
+
 async def test_different_calls_are_no_loop(home: Home) -> None:
     script = [say("", call("archival_memory_search", query=f"q{n % 2}")) for n in range(6)]
     result = ending(await collect(await home.agent(ScriptedLLM([*script, "done"])), "go"))
@@ -153,7 +169,6 @@ async def test_usage_and_costs_add_up(home: Home) -> None:
         (call("set_timer", when="soon", note="x"), "when is 'soon'"),
         (ToolCall("c1", "core_memory_append", "{}", error="the arguments were cut off; send them whole"), "cut off"),
         (call("archival_memory_insert", content=" "), "content is empty"),
-        (call("archival_memory_insert", content="x" * 50_000), "more than the context can bear"),
     ],
 )
 async def test_a_bad_call_goes_back_as_an_error_and_the_turn_goes_on(home: Home, bad: ToolCall, says: str) -> None:
@@ -171,21 +186,51 @@ async def test_call_ids_are_made_valid_and_unique(home: Home) -> None:
             "", *(ToolCall(i, "archival_memory_insert", json.dumps({"content": f"t{n}"})) for n, i in enumerate(ids))
         )
 
-    llm = ScriptedLLM([with_ids("a", "a", "", "x" * 65), with_ids("a", "b"), "done"])
+    first, second = "toolu_01AbCdEf", "toolu_02AbCdEf"
+    llm = ScriptedLLM([with_ids(first, first, "", "x" * 65), with_ids(first, second), "done"])
     agent = await home.agent(llm)
     await collect(agent, "one")
     await collect(agent, "two")
     assert all(violations(r.messages) == [] for r in llm.requests)
     ids = [c.id for m in (await home.saved(agent)).queue for c in m.calls]
     assert len(ids) == len(set(ids)) == 6
-    assert ids[0] == "a"
-    assert "b" in ids
+    assert ids[0] == first
+    assert second in ids
 
 
-async def test_only_so_many_calls_of_one_reply_are_run(home: Home) -> None:
-    llm = ScriptedLLM([say("ok", *(append(str(n)) for n in range(100)))])
-    result = ending(await collect(await home.agent(llm), "go"))
-    assert len(result.tool_calls) == 32
+async def test_ids_that_a_provider_counts_anew_are_unique_in_the_history(home: Home) -> None:
+    again = [say("", ToolCall("call_0", "archival_memory_insert", json.dumps({"content": f"t{n}"}))) for n in range(2)]
+    agent = await home.agent(ScriptedLLM([again[0], "ok", again[1], "ok"]))
+    await collect(agent, "one")
+    await agent.new_conversation()
+    await collect(agent, "two")
+    rows = await home.store.read(lambda tx: tx.recent_messages(agent.id, limit=20))
+    ids = [m.call_id for m in rows if m.role == "tool"]
+    assert len(ids) == len(set(ids)) == 2
+
+
+async def test_only_so_many_calls_of_one_reply_are_run_and_the_model_is_told_of_the_rest(home: Home) -> None:
+    llm = ScriptedLLM([say("ok", *(append(str(n)) for n in range(100))), "done"])
+    events = await collect(await home.agent(llm), "go")
+    results = of(events, "tool_result")
+    assert [r.ok for r in results] == [True] * 32 + [False]
+    assert "this one and 67 behind it were not run; make them again" in results[-1].text
+    assert ending(events).reply == "ok\n\ndone"
+
+
+async def test_calls_too_long_for_the_context_run_in_full_and_are_shown_clipped(home: Home) -> None:
+    texts = [f"{n}" + "long word " * 600 for n in range(6)]
+    llm = FunctionLLM(lambda r: "ok" if r.messages[-1]["role"] == "tool" else say(
+        "", *(call("archival_memory_insert", content=text) for text in texts)), context_window=10_000)  # fmt: skip
+    agent = await home.agent(llm)
+    assert all(r.ok for r in of(await collect(agent, "go"), "tool_result"))
+    passages = await home.store.read(lambda tx: tx.recent_passages(agent.id, limit=10))
+    assert sorted(p.text for p in passages) == [t.strip() for t in texts]
+    await collect(agent, "more")
+    shown = [c["function"]["arguments"] for m in llm.requests[-1].messages for c in m.get("tool_calls", [])]
+    assert shown
+    assert all(len(arguments) < 100 for arguments in shown[-3:])
+    assert "characters that were passed on in full" in shown[-1]
 
 
 # providers that fail
@@ -271,9 +316,11 @@ async def test_a_request_that_is_too_long_learns_the_window(home: Home) -> None:
     agent = await home.agent(llm)
     ends = [ending(await collect(agent, f"{n} " + "word " * 300)) for n in range(16)]
     assert {e.stop_reason for e in ends} == {"end_turn"}
-    assert await home.store.read(lambda tx: tx.learned_window(llm.name)) == 6000
+    assert await home.store.read(lambda tx: tx.learned_window(llm.name, 100_000)) == 6000
     again = await home.agent(llm)
     assert (await again.turn()).window.tokens == 6000
+    grown = await home.agent(FunctionLLM(reply, context_window=50_000))  # another setting: the provider is asked anew
+    assert (await grown.turn()).window.tokens == 50_000
 
 
 async def test_a_request_that_never_fits_gives_up(home: Home) -> None:
@@ -286,7 +333,8 @@ async def test_a_request_that_never_fits_gives_up(home: Home) -> None:
 
 async def test_refusals_that_teach_nothing_leave_no_mark(home: Home) -> None:
     healthy = False
-    llm = FunctionLLM(lambda r: "ok" if healthy else ContextOverflow("too long", 9000), context_window=9000)
+    told = iter([9000, 10, None] * 10)
+    llm = FunctionLLM(lambda r: "ok" if healthy else ContextOverflow("too long", next(told)), context_window=9000)
     agent = await home.agent(llm)
     for n in range(3):
         assert ending(await collect(agent, f"{n} " + "word " * 100)).stop_reason == "llm_error"
@@ -296,13 +344,23 @@ async def test_refusals_that_teach_nothing_leave_no_mark(home: Home) -> None:
     assert (saved.token_ratio, (await agent.turn()).window.tokens) == (1.0, 9000)
 
 
-async def test_a_wrong_setting_reaches_the_caller_and_the_run_waits(home: Home) -> None:
-    llm = ScriptedLLM([ConfigError("no such model"), "hello"])
+async def test_a_wrong_setting_reaches_the_caller_and_keeps_the_message(home: Home) -> None:
+    llm = ScriptedLLM([ConfigError("the key was refused"), "hello"])
     agent = await home.agent(llm)
     with pytest.raises(ConfigError):
-        await collect(agent, "hi")
-    assert (await home.saved(agent)).run is not None
-    assert ending(await collect(agent)).reply == "hello"
+        await collect(agent, "I am Ada")
+    saved = await home.saved(agent)
+    assert (saved.run, [m.content for m in saved.queue]) == (None, ["I am Ada"])
+    assert ending(await collect(agent, "are you there?")).reply == "hello"
+    assert sum("I am Ada" in (m["content"] or "") for m in llm.requests[-1].messages) == 1
+
+
+async def test_a_page_out_does_without_notes_where_the_key_is_refused(home: Home) -> None:
+    agent = await home.agent(ScriptedLLM(["a", "b", ConfigError("the key was refused")]))
+    await collect(agent, "one")
+    await collect(agent, "two")
+    [moved] = [event async for event in agent.compact()]
+    assert len(moved.message_ids) == 2  # type: ignore[attr-defined]
 
 
 async def test_unsendable_text_from_a_model_or_a_tool_breaks_nothing(home: Home) -> None:
@@ -394,6 +452,56 @@ async def test_cancelled_in_the_middle_of_a_tool(home: Home) -> None:
     assert violations(llm.requests[-1].messages) == []
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Step the event loop, so that what follows happens in the very step in which this became true."""
+    while not true():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+async def test_cancelled_in_the_moment_in_which_the_model_is_asked(home: Home) -> None:
+    agent = await home.agent(SlowLLM([]))
+    task = asyncio.create_task(collect(agent, "go"))
+    await until(lambda: agent._turn is not None and agent._turn._task is not None)
+    agent.cancel()  # its task was made and has not begun
+    assert ending(await asyncio.wait_for(task, 5)).stop_reason == "cancelled"
+
+
+async def test_cancelled_at_a_heartbeat_the_model_is_not_asked_again(home: Home) -> None:
+    llm = ScriptedLLM(
+        [say("Hm.", call("core_memory_append", label="human", content="x", request_heartbeat=True)), "no"]
+    )
+    agent, events = await home.agent(llm), []
+    async for event in agent.send("go"):
+        events.append(event)
+        if isinstance(event, Heartbeat):
+            agent.cancel()
+    assert ending(events).stop_reason == "cancelled"
+    assert len(llm.requests) == 1
+
+
+async def test_cancelled_while_it_waits_for_another_process(home: Home) -> None:
+    lock, llm = asyncio.Lock(), ScriptedLLM(["never", "hello"])
+    agent = Agent("agent-ada", (await home.agent(llm)).parts, lambda _: lock)
+    async with lock:
+        task = asyncio.create_task(collect(agent, "go"))
+        await until(lambda: agent._running > 0)
+        agent.cancel()
+    assert ending(await task).stop_reason == "cancelled"
+    assert (ending(await collect(agent, "again")).reply, len(llm.requests)) == ("never", 1)
+
+
+async def test_cancelling_a_page_out_leaves_out_its_notes(home: Home) -> None:
+    agent = await home.agent(ScriptedLLM(["a", "b"]))
+    await collect(agent, "one")
+    await collect(agent, "two")
+    slow = await home.agent(SlowLLM([]))
+    moving = asyncio.ensure_future(anext(slow.compact()))
+    await until(lambda: slow._turn is not None and slow._turn._task is not None)
+    slow.cancel()
+    assert isinstance(await asyncio.wait_for(moving, 5), PageOut)
+    assert ending(await collect(await home.agent(ScriptedLLM(["c"])), "three")).stop_reason == "end_turn"
+
+
 async def test_cancel_without_a_turn_does_nothing(home: Home) -> None:
     agent = await home.agent(ScriptedLLM(["hello"]))
     agent.cancel()
@@ -445,6 +553,7 @@ async def test_timers_fire_at_the_next_run_together(home: Home) -> None:
     ("when", "says"),
     [
         ("2026-05-08T09:00:00+00:00", "is in the past; it is 2026-05-08T09:30:00+00:00 now"),
+        ("0s", "0s is too soon (a timer waits at least a second)"),
         ("2026-05-09T09:00:00", "has no offset; write it like 2026-05-08T09:30:00+00:00"),
         ("", "give an ISO 8601 time"),
         ("999999999999d", "give an ISO 8601 time"),
@@ -455,6 +564,15 @@ async def test_timers_that_are_refused(home: Home, when: str, says: str) -> None
     llm = ScriptedLLM([say("", call("set_timer", when=when, note="n")), "ok"])
     [result] = of(await collect(await home.agent(llm), "go"), "tool_result")
     assert says in result.text
+
+
+async def test_timers_and_messages_have_their_turns_in_order_of_arrival(home: Home) -> None:
+    llm = ScriptedLLM([say("ok", call("set_timer", when="1m", note="first")), "timer", "answer", "later"])
+    agent = await home.agent(llm)
+    await collect(agent, "go")
+    home.clock.advance(timedelta(minutes=2))  # type: ignore[attr-defined]
+    events = await collect(agent, "hello")
+    assert [e.result.reply for e in events if isinstance(e, TurnEnded)] == ["timer", "answer"]
 
 
 async def test_a_timer_turn_may_stay_silent(home: Home) -> None:
@@ -490,7 +608,7 @@ async def test_an_undo_is_told_at_the_next_step(home: Home) -> None:
     )
     agent = await home.agent(llm)
     await collect(agent, "I like tea")
-    await curate.undo(home.store, home.clock, agent.id)
+    await curate.undo(home.store, home.clock, await agent.turn())
     events = await collect(agent, "go on")
     assert [(e.kind, e.text) for e in of(events, "alert")] == [
         ("undo", "Passage p1 was taken out of archival memory by the user.")
@@ -521,7 +639,7 @@ async def test_compact_never_parts_a_call_from_its_results(home: Home) -> None:
     assert all(violations(r.messages) == [] for r in llm.requests)
 
 
-async def test_run_sync_and_ask() -> None:
+async def test_ask() -> None:
     async with memory_home() as home:
         agent = await home.agent(ScriptedLLM(["hello"]))
         assert (await agent.ask("hi")).reply == "hello"
@@ -606,7 +724,7 @@ async def act(home: Home, agent: Agent, action: str, number: int) -> None:
         await curate.edit_block(home.store, await agent.turn(), "human", f"edited {number}")
     elif action == "undo":
         try:
-            await curate.undo(home.store, home.clock, agent.id)
+            await curate.undo(home.store, home.clock, await agent.turn())
         except UsageError:
             return
     elif action == "wait":

@@ -98,7 +98,7 @@ async def act(home: Home, agent: Agent, action: str, number: int) -> None:
         await curate.edit_block(home.store, await agent.turn(), "human", f"edited {number}")
     elif action == "undo":
         try:
-            await curate.undo(home.store, clock, agent.id)
+            await curate.undo(home.store, clock, await agent.turn())
         except UsageError:
             return
     elif action == "delete":

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from sqlmodel import SQLModel
 
 from agentos.errors import ConfigError, StoreError
 from agentos.llm.offline import OfflineLLM
+from agentos.messages import Message
+from agentos.state import AgentRecord
 from agentos.store import tables
 from agentos.store.database import Database, make_engine, sqlite_url, store_error
 from agentos.store.migrations import HEAD, migrate
@@ -198,7 +202,7 @@ def test_what_may_not_be_written_is_named() -> None:
             "    migrate(url)\n"
             "    store = Database(url)\n"
             "    try:\n"
-            "        await store.write(lambda tx: tx.learn_window('m', 1))\n"
+            "        await store.write(lambda tx: tx.learn_window('m', 1, 1))\n"
             "    finally:\n"
             "        await store.close()\n"
             "asyncio.run(main())\n"
@@ -217,17 +221,17 @@ def test_a_full_disk_keeps_what_was_acknowledged(url: str, path: Path) -> None:
         "from agentos.store.database import Database\n"
         "async def main():\n"
         "    store = Database(sys.argv[1])\n"
-        "    await store.write(lambda tx: tx.learn_window('before', 1))\n"
+        "    await store.write(lambda tx: tx.learn_window('before', 1, 1))\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))\n"
         "    kept = 0\n"
         "    try:\n"
         "        while kept < 1000:\n"
-        "            await store.write(lambda tx: tx.learn_window(f'{kept}' + 'x' * 4000, 1))\n"
+        "            await store.write(lambda tx: tx.learn_window(f'{kept}' + 'x' * 4000, 1, 1))\n"
         "            kept += 1\n"
         "    except StoreError as error:\n"
         "        print(kept, error)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
-        "    await store.write(lambda tx: tx.learn_window('after', 1))\n"
+        "    await store.write(lambda tx: tx.learn_window('after', 1, 1))\n"
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )
@@ -270,23 +274,52 @@ async def test_one_fsync_serves_the_writes_that_wait(url: str) -> None:
     watcher = Database(url)
     held = store.write(hold)
     await watcher.read(changes)
-    waiting = [store.write(lambda tx, n=n: tx.learn_window(f"m{n}", n)) for n in range(40)]
+    waiting = [store.write(lambda tx, n=n: tx.learn_window(f"m{n}", 1, n)) for n in range(40)]
     before = await watcher.read(changes)
     release.set()
     await asyncio.gather(held, *waiting)
-    seen = await watcher.read(lambda tx: [tx.learned_window(f"m{n}") for n in range(40)])
+    seen = await watcher.read(lambda tx: [tx.learned_window(f"m{n}", 1) for n in range(40)])
     assert seen == list(range(40))
     assert await watcher.read(changes) - before <= 2, "forty writes took more than two commits"
     await asyncio.gather(store.close(), watcher.close())
 
 
+async def test_a_bad_statement_undoes_only_its_own_work(url: str) -> None:
+    store = Database(url)
+    jobs = [lambda tx: tx.learn_window("a", 1, 1), lambda tx: tx.connection.exec_driver_sql("SELECT nope FROM agent"),
+            lambda tx: tx.learn_window("b", 1, 1)]  # fmt: skip
+    done = await asyncio.gather(*map(store.write, jobs), return_exceptions=True)
+    assert [type(d).__name__ for d in done] == ["NoneType", "StoreError", "NoneType"]
+    assert await store.read(lambda tx: tx.learned_window("b", 1)) == 1
+
+
+def test_what_is_deleted_leaves_no_word_in_the_file(url: str) -> None:
+    asyncio.run(tell_and_delete(url))
+    held = Path(url.removeprefix("sqlite:///")).read_bytes()
+    assert b"secretbobword" in held
+    assert not re.search(rb"(?i)secretada|adaword", held)
+
+
+async def tell_and_delete(url: str) -> None:
+    store = Database(url)
+    now = datetime(2026, 5, 8, tzinfo=UTC)
+    for name in ("ada", "bob"):
+        agent = AgentRecord(f"agent-{name}", name, "assistant", now)
+        await store.write(lambda tx, agent=agent: tx.add_agent(agent))  # type: ignore[misc]
+        for n in range(3):
+            message = Message(0, agent.id, "user", f"secret{name}word{n}", "user", now)
+            await store.write(lambda tx, message=message: tx.add_message(message))
+    await store.write(lambda tx: tx.delete_agent("agent-ada"))
+    await store.close()
+
+
 async def test_a_cancelled_waiter_harms_nobody(url: str) -> None:
     store = Database(url)
-    waiting = [asyncio.ensure_future(store.write(lambda tx, n=n: tx.learn_window(f"m{n}", n))) for n in range(5)]
+    waiting = [asyncio.ensure_future(store.write(lambda tx, n=n: tx.learn_window(f"m{n}", 1, n))) for n in range(5)]
     waiting[2].cancel()
     done = await asyncio.gather(*waiting, return_exceptions=True)
     assert [isinstance(d, asyncio.CancelledError) for d in done] == [False, False, True, False, False]
-    assert await store.read(lambda tx: tx.learned_window("m4")) == 4
+    assert await store.read(lambda tx: tx.learned_window("m4", 1)) == 4
     await store.close()
     await store.close()
 

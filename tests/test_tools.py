@@ -86,6 +86,14 @@ def test_the_context_is_not_an_argument() -> None:
     assert parameters(anything)["properties"]["request_heartbeat"]["default"] is False
 
 
+def test_an_argument_that_pydantic_would_take_as_private_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot have an argument _x; name it without underscore"):
+
+        @tool
+        def look(_x: int) -> None:
+            """Look."""
+
+
 def test_a_tool_without_a_docstring_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a docstring: it is what the model reads"):
         tool(lambda x: x)
@@ -122,7 +130,8 @@ async def one_result(home: Home, made: Tool, **arguments: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("text", "text"), ("", "(empty)"), ({"a": [1, None, "é"]}, '{"a": [1, null, "é"]}'), (None, "null"), (3.5, "3.5"),
+    [("text", "text"), ("", "(empty)"), (" \n", "(empty)"),
+     ({"a": [1, None, "é"]}, '{"a": [1, null, "é"]}'), (None, "null"), (3.5, "3.5"),
      (datetime(2026, 5, 8, tzinfo=UTC), '"2026-05-08 00:00:00+00:00"')],
 )  # fmt: skip
 async def test_results_are_text_or_json(home: Home, value: Any, text: str) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from agentos.actions.call import run_call
 from agentos.actions.end import end
 from agentos.actions.page_out import page_out
 from agentos.actions.saved import load_state, require_agent, turn_result
-from agentos.actions.turn import Parts, Turn, utc_offset
+from agentos.actions.turn import Parts, Turn, fit_window, utc_offset
 from agentos.context import pager
 from agentos.context.tokens import clip
 from agentos.errors import UsageError
@@ -41,6 +41,9 @@ class Agent:
         self.parts = parts
         self._lock = lock
         self._turn: Turn | None = None
+        self._running = 0
+        self._cancel_next = False
+        """Whether `cancel` came before the turn that it was meant for had begun."""
 
     async def run(self, until: InboxItem | None = None) -> AsyncGenerator[Event, None]:
         """Do everything that is due: unfinished turns first, then waiting input, then timers.
@@ -48,7 +51,7 @@ class Agent:
         An interrupted turn goes on here where it stopped: the next action is computed from what is saved.
         With `until` it ends behind that input's turn, and leaves what came later to whoever sent it.
         """
-        async with self._lock(self.id):
+        async with self._held():
             turn = await self._open(locked=True)
             count, answered = 0, None
             try:
@@ -59,6 +62,8 @@ class Agent:
                             yield replace(event, run_id=event.run_id or turn.run.id, seq=count)
                             count += 1
                             answered = event.inbox_id if isinstance(event, TurnEnded) else None
+                    if self._cancel_next and isinstance(action, Begin) and until in (None, action.item):
+                        turn.cancel()
                     if until is not None and answered == until.id:
                         return
                     if turn.stale:
@@ -90,10 +95,6 @@ class Agent:
         assert result is not None, "a turn that was run has a result"
         return result
 
-    def run_sync(self, text: str) -> TurnResult:
-        """`ask` for programs without an event loop."""
-        return asyncio.run(self.ask(text))
-
     async def accept(self, texts: list[str], *, otid: str | None = None, origin: Origin = "user") -> InboxItem:
         """Save input: one item is one turn to come. It is on disk when this returns.
 
@@ -105,7 +106,7 @@ class Agent:
         turn = self._turn or await self._open()
         if turn.misfit() and (misfit := (await self._open()).misfit()):  # as it is now: a person may have cut it
             raise UsageError(misfit)
-        now = self.parts.clock.now()
+        now, otid = self.parts.clock.now(), otid and clean_text(otid)
         digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         room = turn.window.tokens // 4 // len(texts)
         messages = [
@@ -141,13 +142,33 @@ class Agent:
         return await self.parts.store.read(work)
 
     def cancel(self) -> None:
-        """Stop the running turn at its next saved point; nothing happens when none runs."""
-        if self._turn is not None and self._turn.state.run is not None:
+        """Stop what runs at its next saved point: a turn, one that waits to begin, or the notes of a page-out.
+
+        Nothing happens when nothing runs.
+        """
+        if not self._running:
+            return
+        self._cancel_next = self._turn is None or self._turn.state.run is None
+        if self._turn is not None:
             self._turn.cancel()
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[None]:
+        """While the agent runs, and while it waits to."""
+        self._running += 1
+        try:
+            async with self._lock(self.id):
+                yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._cancel_next = False
+                if self._turn is not None:
+                    self._turn.cancelled = False
 
     async def compact(self) -> AsyncGenerator[Event, None]:
         """Page out now: all but the newest exchange. Nothing happens while a turn is unfinished."""
-        async with self._lock(self.id):
+        async with self._held():
             turn = await self._open(locked=True)
             evicted = pager.before_newest_exchange(turn.state.queue)
             if turn.state.run is None and evicted:
@@ -188,13 +209,13 @@ class Agent:
         """
         agent_id, now = self.id, self.parts.clock.now()
         if self._turn is None:
+            # a model's window may take seconds to find out: not on the event loop
+            believed = (await asyncio.to_thread(fit_window, self.parts, None)).tokens
 
             def work(tx: Any) -> tuple[AgentState, int | None]:
-                return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name)
+                return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name, believed)
 
             state, learned = await self.parts.store.read(work)
-            # a model's window may take seconds to find out: not on the event loop
-            await asyncio.to_thread(getattr, self.parts.llm, "context_window")
             self._turn = Turn(self.parts, state, learned)
         elif locked or self._turn.state.run is None:
             await self._turn.refresh()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,14 +65,17 @@ async def edit_block(
             raise UsageError(
                 f"block {label!r} changed while you edited it and was left as it now is; look at it and edit it again"
             )
-        crowded = turn.crowding([replace(b, value=text) if b.id == block.id else b for b in blocks])
-        if crowded and len(text) > len(block.value):
-            raise UsageError(f"{crowded}; shorten the text")
+        _refuse_crowding(turn, tx, block, text)
         if text == block.value:
             return block, block
         return block, tx.write_block(block, text, Cause(agent_id, "user"), "block.edit")
 
     return await store.write(work)
+
+
+def _refuse_crowding(turn: Turn, tx: Any, block: Block, text: str) -> None:
+    if crowded := turn.crowds(tx, block, text):
+        raise UsageError(f"{crowded}; shorten core memory first")
 
 
 async def share_block(store: Store, owner_id: str, label: str, receiver: Turn) -> Block:
@@ -81,13 +84,14 @@ async def share_block(store: Store, owner_id: str, label: str, receiver: Turn) -
     The receiver has it from its next step on. `UsageError` when the receiver has a block of that label,
     or when core memory would take more than half of its window.
     """
-    agent_id = receiver.state.agent.id
+    agent_id, room = receiver.state.agent.id, receiver.core_room()
 
     def work(tx: Any) -> Block:
         block = core.find_block(tx.blocks(owner_id), label)
         tx.attach_block(agent_id, block.id)
         if crowded := receiver.crowding(tx.blocks(agent_id)):
             raise UsageError(crowded)
+        tx.update_agent(agent_id, core_room=room)
         tx.journal(Cause(agent_id, "user"), "block.attach", f"b{block.id}", after=block.version_id)
         return block
 
@@ -111,19 +115,20 @@ async def detach_block(store: Store, agent_id: str, label: str) -> Block:
     return await store.write(work)
 
 
-async def undo(store: Store, clock: Clock, agent_id: str, event_id: int | None = None) -> Undone:
+async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = None) -> Undone:
     """Append the inverse of one memory event (the last one when none is named); the agent is told.
 
     An undo is an event like others and can be undone by its number. `UsageError` when there is nothing
-    to undo, or when the target changed since: only what such undos led back to counts as unchanged.
+    to undo, when the earlier text no longer fits, or when the target changed since: only what such
+    undos led back to counts as unchanged.
     """
-    now = clock.now()
+    agent_id, now = turn.state.agent.id, clock.now()
 
     def work(tx: Any) -> Undone:
         event = _event_to_undo(tx, agent_id, event_id)
         cause = Cause(agent_id, "user")
         if event["target"].startswith("b"):
-            return _undo_block(tx, event, cause)
+            return _undo_block(tx, turn, event, cause)
         return _undo_passage(tx, event, cause, now)
 
     return await store.write(work)
@@ -155,7 +160,7 @@ def undone_events(events: Iterable[dict[str, Any]]) -> set[int]:
     return undone
 
 
-def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
+def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Undone:
     block = next((b for b in tx.blocks(cause.agent_id) if f"b{b.id}" == event["target"]), None)
     if block is None:
         raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
@@ -171,6 +176,7 @@ def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
         raise UsageError(
             f"the earlier text has {len(text)} characters and the limit is now {block.limit}; raise it first"
         )
+    _refuse_crowding(turn, tx, block, text)
     tx.write_block(block, text, cause, "undo.block", event["id"], restores=_original(old))
     return Undone(event["id"], event["action"], event["target"], block.value, text)
 
@@ -279,6 +285,7 @@ def _holds_since(versions: list[dict[str, Any]], since: dict[str, Any], words: s
 def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
     head = Origin("passage", passage.created_at, passage.text, passage.ref, passage.about)
     row = {
+        "agent_id": agent_id,
         "origin": passage.origin,
         "message_id": passage.message_id,
         "run_id": passage.run_id,
@@ -288,7 +295,10 @@ def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
 
 
 def _causes(tx: Any, agent_id: str, row: dict[str, Any]) -> list[Origin]:
-    """The call that wrote a memory, and the message that began its turn."""
+    """The call that wrote a memory, and the message that began its turn; what others said to others stays theirs."""
+    writer = tx.agent(row["agent_id"]) if row["agent_id"] not in (agent_id, None) else None
+    if writer is not None:
+        return [Origin(f"written by agent {writer.name!r}, which shares the block", row["created_at"], "")]
     if row["message_id"] is None:
         who = {"user": "a person wrote it", "runtime": "it came with the persona", "import": "it was imported"}
         return [Origin(who.get(row["origin"], row["origin"]), None, "")]

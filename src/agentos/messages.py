@@ -47,12 +47,19 @@ class ToolCall:
     arguments: str
     """JSON text of an object; `{}` where the model's own text was unusable."""
     error: str | None = None
-    """Why the call cannot be run (cut off, not JSON, too long); goes back to the model."""
+    """Why the call cannot be run (cut off, not JSON, one too many); goes back to the model."""
+    shown: str | None = None
+    """JSON text that the context shows in place of arguments too long for it; None shows them."""
 
     @property
     def values(self) -> dict[str, Any]:
         """The arguments as a dict."""
         return dict(json.loads(self.arguments))
+
+    @property
+    def in_context(self) -> str:
+        """The arguments as the model sees them."""
+        return self.arguments if self.shown is None else self.shown
 
 
 @dataclass(frozen=True)
@@ -134,11 +141,11 @@ class Message:
             text = text if notice else _MARKERS.sub(r"(\1)", text)
             return {"role": "user", "content": f"[{self.local_time:%Y-%m-%d %H:%M:%S %a}] {notice}{text}"}
         if self.role == "tool":
-            return {"role": "tool", "tool_call_id": self.call_id, "content": text or "(empty)"}
+            return {"role": "tool", "tool_call_id": self.call_id, "content": text if text.strip() else "(empty)"}
         wire: dict[str, Any] = {"role": "assistant", "content": text or None}
         if self.calls:
             wire["tool_calls"] = [
-                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.in_context}}
                 for c in self.calls
             ]
         return wire

@@ -17,7 +17,7 @@ LOOP_AFTER = 3
 
 @dataclass(frozen=True)
 class Begin:
-    """Start a turn with the oldest waiting input, or with the timers that are due."""
+    """Start a turn with the oldest waiting input, or with the timers that were due before it came."""
 
     item: InboxItem | None = None
     timers: tuple[Timer, ...] = ()
@@ -97,9 +97,9 @@ class Room:
 def next_action(state: AgentState, room: Room) -> Action:
     """The one thing to do now."""
     if state.run is None:
-        if state.waiting is not None:
-            return Begin(item=state.waiting)
-        return Begin(timers=tuple(state.due)) if state.due else Idle()
+        item = state.waiting
+        due = tuple(t for t in state.due if item is None or t.due_at <= item.created_at)
+        return Begin(timers=due) if due else Begin(item=item) if item else Idle()
     if room.cancelled:
         return End("cancelled")
     pending = state.pending_calls()
@@ -137,7 +137,7 @@ def _limit(state: AgentState) -> End | None:
     """The limit that stops the turn before another step, if one does."""
     run, limits = state.run, state.agent.limits
     assert run is not None
-    if run.steps >= limits.max_steps:
+    if limits.max_steps is not None and run.steps >= limits.max_steps:
         return End("max_steps", f"the turn used its {limits.max_steps} steps; say “go on”, or raise --max-steps")
     used = run.usage.prompt_tokens + run.usage.completion_tokens
     if limits.max_tokens is not None and used >= limits.max_tokens:

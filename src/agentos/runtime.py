@@ -99,7 +99,11 @@ class Runtime:
         self.embedder = embedder or make_embedder(self.settings.embedding)
         self.home = self.settings.home
         self.index = index or self._chroma()
-        self.limits = limits
+        self.limits = limits or Limits()
+        """What one turn may spend here, whatever its agent's own limits say."""
+        self.default_limits = Limits(
+            self.settings.max_steps, self.settings.max_turn_tokens, self.settings.max_turn_cost_usd
+        )
         self._llm = llm
         self._llms: dict[str, LLM] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -200,7 +204,7 @@ class Runtime:
                 store=self.store, llm=llm, tools=self.tools.only(record.tools),
                 memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
                 system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
-                window_tokens=self.settings.context_window, limits=self.limits,
+                window_tokens=self.settings.context_window, limits=self.limits, default_limits=self.default_limits,
             )  # fmt: skip
             self._agents[key] = Agent(record.id, parts, self.lock)
         return self._agents[key]
@@ -217,11 +221,9 @@ class Runtime:
                 "the first no dot or hyphen"
             )
         who = load_persona(persona, self.persona_folders)
-        settings = self.settings
-        limits = Limits(who.max_steps or settings.max_steps, settings.max_turn_tokens, settings.max_turn_cost_usd)
         record = AgentRecord(
             id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(),
-            model=model or who.model, tools=self._known_tools(who), limits=limits,
+            model=model or who.model, tools=self._known_tools(who), limits=Limits(who.max_steps),
         )  # fmt: skip
 
         def work(tx: Any) -> None:

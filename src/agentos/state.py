@@ -1,6 +1,6 @@
 """The saved state of one agent, as plain values: what the loop's next action is computed from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -11,12 +11,16 @@ RunStatus = Literal["running", "completed", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one turn may spend; None means no limit."""
+    """What one turn may spend; None: nothing is said about it here."""
 
-    max_steps: int = 25
+    max_steps: int | None = None
     max_tokens: int | None = None
     """Prompt and completion tokens together."""
     max_cost_usd: float | None = None
+
+    def over(self, other: "Limits") -> "Limits":
+        """These, and where they say nothing the other's."""
+        return replace(other, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class AgentRecord:
     """Place of the newest message of the queue."""
     fill_seq: int = 0
     """`last_seq` when the queue was last paged out or emptied; memory pressure is told once per fill."""
+    core_room: int = 0
+    """Tokens its core memory may take, as of the last rebase; 0 before the first."""
     faulting: bool = False
     """Whether, at the last page-out, searches kept asking for what an earlier one had moved."""
     snapshot: Snapshot | None = None

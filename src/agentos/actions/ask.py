@@ -1,8 +1,9 @@
 """A step: ask the model, save what it said and what it cost."""
 
+import json
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,17 +13,19 @@ from agentos.actions.saved import rebase
 from agentos.actions.turn import Turn, fit_window
 from agentos.context.compiler import rebase_reason
 from agentos.context.tokens import PER_MESSAGE, clip, prompt_tokens, scaled
-from agentos.errors import ContextOverflow, ProviderError
+from agentos.errors import AgentOSError, ConfigError, ContextOverflow, ProviderError
 from agentos.events import Event, Heartbeat, Retry, TextDelta, ToolCallEvent
-from agentos.messages import Message, Reply, Usage, clean_text
+from agentos.messages import Message, Reply, ToolCall, Usage, clean_text
 from agentos.next_action import AskModel, End
 from agentos.prompts import prompt
 from agentos.state import StepRecord
 
 _MOST_CALLS = 32
-"""Calls of one reply that are run; the model sees the results of these and may go on."""
+"""Calls of one reply that are run; the model is told of those behind them."""
 _MOST_SHRINKS = 6
 """Times in one run that a provider may find the request too long."""
+_LEAST_WINDOW = 2048
+"""Tokens; a refusal that names fewer means something else."""
 _LEAST_ROOM = 500
 """Tokens that a guessed window leaves for messages."""
 
@@ -41,10 +44,11 @@ class _Asked:
 
 
 async def ask(turn: Turn, action: AskModel) -> AsyncGenerator[Event, None]:
-    """One step of the turn."""
+    """One step of the turn. What the prompt's new head no longer leaves room for is paged out first."""
+    if (await _rebased(turn) and turn.room().prompt_tokens > turn.window.prompt) or turn.cancelled:
+        return
     if action.reason:
         yield Heartbeat(action.reason)
-    await _rebase_if_due(turn)
     asked = _Asked()
     try:
         async with aclosing(turn.ask(turn.request())) as stream:
@@ -60,20 +64,25 @@ async def ask(turn: Turn, action: AskModel) -> AsyncGenerator[Event, None]:
         following = _shrink(turn, error)
     except ProviderError as error:
         following = _failed(turn, asked, error)
+    except ConfigError as error:  # a key that is refused: whoever runs the turn has to act
+        async for _ in _failed(turn, asked, error):
+            pass
+        raise
     else:
         following = _save(turn, action, asked)
     async for event in following:
         yield event
 
 
-async def _rebase_if_due(turn: Turn) -> None:
-    """Take the snapshot anew where the rules allow it; nothing else may change the prompt's head."""
+async def _rebased(turn: Turn) -> bool:
+    """Take the snapshot anew where the rules ask for it; nothing else may change the prompt's head."""
     parts, now = turn.snapshot_parts(), turn.parts.clock.now()
     reason = rebase_reason(turn.state, parts, now, turn.parts.cache_ttl_seconds)
     if reason is not None:
-        agent_id, blocks = turn.state.agent.id, turn.state.blocks
-        await turn.commit(lambda tx: rebase(tx, agent_id, blocks, parts, reason))
+        agent_id, blocks, room = turn.state.agent.id, turn.state.blocks, turn.core_room()
+        await turn.commit(lambda tx: rebase(tx, agent_id, blocks, parts, reason, room))
         await turn.reload()
+    return reason is not None
 
 
 async def _save(turn: Turn, action: AskModel, asked: _Asked) -> AsyncGenerator[Event, None]:
@@ -124,21 +133,31 @@ def _cut_off(text: str) -> Reply:
 
 
 def _fitted(turn: Turn, reply: Reply) -> Message:
-    """The reply as a message: call ids unique in the history, and no longer than the context can bear."""
+    """The reply as a message: call ids unique in the history, and no more in view than the context can bear."""
     used = {call.id for m in turn.state.queue for call in m.calls}
     room = turn.window.tokens // 8
     text = clean_text(reply.text) if reply.text.strip() else ""
     shown = clip(text, room, turn.counter.count)
     calls = []
-    for call in reply.calls[: max(4, min(_MOST_CALLS, turn.window.tokens // 512))]:
-        ident = call.id if 0 < len(call.id) <= 64 and call.id not in used else f"call_{uuid.uuid4().hex}"
+    for call in _bounded(reply.calls, max(4, min(_MOST_CALLS, turn.window.tokens // 512))):
+        # short ids (`call_0`) are those that providers count anew in each reply
+        ident = call.id if 8 < len(call.id) <= 64 and call.id not in used else f"call_{uuid.uuid4().hex}"
         used.add(ident)
         if clip(call.arguments, room, turn.counter.count) is not None:
-            fault = f"the arguments are {len(call.arguments)} characters, more than the context can bear; send less"
-            call = replace(call, arguments="{}", error=fault)
-        room -= turn.counter.count(call.arguments)
+            view = json.dumps({"clipped": f"{len(call.arguments)} characters that were passed on in full"})
+            call = replace(call, shown=view)
+        room -= turn.counter.count(call.in_context)
         calls.append(replace(call, id=ident))
     return turn.message("assistant", text, origin="agent", calls=tuple(calls), provider=reply.provider, shown=shown)
+
+
+def _bounded(calls: Sequence[ToolCall], most: int) -> Sequence[ToolCall]:
+    """The first `most` calls, and behind them one that tells how many were left out."""
+    left = len(calls) - most
+    if left <= 0:
+        return calls
+    fault = f"a reply may make {most} calls here: this one and {left - 1} behind it were not run; make them again"
+    return [*calls[:most], replace(calls[most], arguments="{}", error=fault)]
 
 
 def _step(turn: Turn, reply: Reply, message: Message, latency_ms: int) -> StepRecord:
@@ -167,7 +186,7 @@ def _anchor(turn: Turn, message: Message, step: StepRecord, reported: bool) -> d
     return {"anchor_seq": message.seq, "anchor_tokens": prompt + behind, "token_ratio": ratio}
 
 
-async def _failed(turn: Turn, asked: _Asked, error: ProviderError) -> AsyncGenerator[Event, None]:
+async def _failed(turn: Turn, asked: _Asked, error: AgentOSError) -> AsyncGenerator[Event, None]:
     """The provider failed for good: the input stays, the run can be taken up again."""
     run = turn.run
     step = StepRecord(
@@ -192,9 +211,9 @@ async def _shrink(turn: Turn, error: ContextOverflow) -> AsyncGenerator[Event, N
             yield event
         return
     name, room, told = turn.parts.llm.name, turn.room(), error.window_tokens
-    if told and told < turn.known_window.tokens:
+    if told and _LEAST_WINDOW <= told < turn.known_window.tokens:
         turn.window = turn.known_window = fit_window(turn.parts, told)
-        await turn.commit(lambda tx: tx.learn_window(name, told))
+        await turn.commit(lambda tx: tx.learn_window(name, fit_window(turn.parts, None).tokens, told))
     else:
         guess = max(room.prompt_tokens * 9 // 10, room.head_tokens + turn.window.reply + _LEAST_ROOM)
         turn.window = fit_window(turn.parts, guess)

@@ -30,7 +30,7 @@ async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
         result = effect(tx)
         text = clean_text(result.text)
         message = turn.message(
-            "tool", text or "(empty)", origin="tool", call_id=call.id, name=call.name, ok=result.ok,
+            "tool", text if text.strip() else "(empty)", origin="tool", call_id=call.id, name=call.name, ok=result.ok,
             sources=result.sources, heartbeat=result.ok and turn.parts.tools.wants_heartbeat(call),
             shown=clip(text, room, turn.counter.count),
         )  # fmt: skip
@@ -62,7 +62,8 @@ async def _effect(turn: Turn, call: ToolCall, cause: Cause) -> Effect:
             return _refusal("interrupted, may have happened; check before you do it again")
         await turn.commit(lambda tx: tx.journal(cause, "call.started", call.id))
     effect = await turn.interruptible(tools.prepare(call, _context(turn, cause)))
-    return effect or _refusal("cancelled by the user; it may have happened")
+    by = "the user" if turn.cancelled else "itself"
+    return effect or _refusal(f"cancelled by {by}; it may have happened")
 
 
 def _refusal(text: str) -> Effect:
@@ -76,7 +77,7 @@ def _context(turn: Turn, cause: Cause) -> ToolContext:
         cause=cause,
         now=turn.parts.clock.now(),
         memory=turn.parts.memory(cause.agent_id, cause.run_id),
-        core_fits=turn.crowding,
+        crowds=turn.crowds,
         room_chars=max(400, _result_room(turn) * 3),
         refused_writes=sum(1 for m in results if not m.ok and m.sources),
         evicted=(recent[0].first_seq, recent[-1].last_seq) if recent else (0, 0),

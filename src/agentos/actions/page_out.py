@@ -10,7 +10,7 @@ from agentos.actions.saved import rebase
 from agentos.actions.turn import Turn
 from agentos.context import compiler, pager
 from agentos.context.tokens import PER_MESSAGE, clip, prompt_tokens, scaled
-from agentos.errors import ProviderError
+from agentos.errors import ConfigError, ProviderError
 from agentos.events import Event
 from agentos.events import PageOut as PageOutEvent
 from agentos.messages import Cause, Message, Reply, SummaryEntry, Usage, clean_text
@@ -34,7 +34,7 @@ async def page_out(turn: Turn, action: PageOut) -> AsyncGenerator[Event, None]:
     leaving = pager.retired([*entries, entry], room, turn.counter.count)
     kept = [e for e in [*entries, entry] if e not in leaving]
     entry = replace(entry, tokens_after=_tokens_after(turn, kept))
-    parts, run, agent = turn.snapshot_parts(), state.run, state.agent
+    parts, run, agent, room_for_core = turn.snapshot_parts(), state.run, state.agent, turn.core_room()
 
     def work(tx: Any) -> None:
         record = tx.add_entry(entry)
@@ -42,7 +42,7 @@ async def page_out(turn: Turn, action: PageOut) -> AsyncGenerator[Event, None]:
             tx.update_entry(old.id, prose=old.prose, retired=old in leaving)
         cause = Cause(agent.id, "runtime", run.id if run else None)
         tx.journal(cause, "page_out", f"s{record.id}", f"{len(evicted)} messages; saving step {entry.saving_step}")
-        rebase(tx, agent.id, state.blocks, parts, "page_out")
+        rebase(tx, agent.id, state.blocks, parts, "page_out", room_for_core)
         faulting = tx.fault_rate(agent.id, SEARCH_TOOLS) > pager.FAULT_RATE
         tx.update_agent(agent.id, head_seq=entry.last_seq, fill_seq=agent.last_seq, faulting=faulting)
 
@@ -110,7 +110,7 @@ async def _notes(turn: Turn, request: LLMRequest, prompt_tokens: int, cached: in
         async with aclosing(turn.ask(request)) as stream:
             async for item in stream:
                 reply = item if isinstance(item, Reply) else reply
-    except ProviderError as failure:
+    except (ProviderError, ConfigError) as failure:
         error = str(failure)
     reply = reply or Reply(usage=Usage())
     run, usage = turn.state.run, reply.usage or Usage(prompt_tokens, turn.counter.count(reply.text))

@@ -41,10 +41,11 @@ def require_agent(tx: Any, agent_id: str) -> AgentRecord:
     return agent
 
 
-def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str], reason: str) -> None:
-    """Make the snapshot what core memory is now, and journal why."""
+def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str], reason: str, core_room: int) -> None:
+    """Make the snapshot what core memory is now, and journal why; `core_room`: see `AgentRecord`."""
     tx.mark_seen(agent_id, {b.id: b.version_id for b in blocks})
-    tx.update_agent(agent_id, snapshot=take_snapshot(blocks, parts, reason), anchor_seq=0, anchor_tokens=0)
+    snapshot = take_snapshot(blocks, parts, reason)
+    tx.update_agent(agent_id, snapshot=snapshot, anchor_seq=0, anchor_tokens=0, core_room=core_room)
     tx.journal(Cause(agent_id, "runtime"), "rebase", agent_id, reason)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -38,8 +38,10 @@ class Parts:
     cache_ttl_seconds: int = 300
     window_tokens: int | None = None
     """Use at most this much of the model's window."""
-    limits: Limits | None = None
-    """What one turn may spend in this process, in place of the agent's own limits."""
+    limits: Limits = field(default_factory=Limits)
+    """What one turn may spend in this process, whatever the agent's own limits say."""
+    default_limits: Limits = field(default_factory=lambda: Limits(max_steps=25))
+    """What one turn may spend where neither says."""
 
 
 class Turn:
@@ -96,6 +98,27 @@ class Turn:
             f"of {self.window.tokens}"
         )
 
+    def crowds(self, tx: Any, block: Block, value: str) -> str | None:
+        """Why `value` in place of the block's text would crowd out a conversation; None when it does not.
+
+        This agent's, or that of one that shares the block. A text that gets shorter always may.
+        """
+        if len(value) <= len(block.value):
+            return None
+        if crowded := self.crowding(_with(tx.blocks(self.state.agent.id), block, value)):
+            return crowded
+        for agent_id, name in tx.holders(block.id).items():
+            room = tx.agent(agent_id).core_room if agent_id != self.state.agent.id else 0
+            took = self.counter.count(core.render(_with(tx.blocks(agent_id), block, value))) if room else 0
+            if took > room:
+                return f"agent {name!r} shares the block and has room for {room} tokens of core memory, not for {took}"
+        return None
+
+    def core_room(self) -> int:
+        """Tokens, by our count, that core memory may take."""
+        fixed = self.counter.count(self.parts.system) + self.counter.json(self.parts.tools.schemas)
+        return max(1, int(self.window.tokens // 2 / self.state.agent.token_ratio) - fixed)
+
     def misfit(self) -> str | None:
         """Why a model or window that is new to the agent is too small for it; None for one that it used before."""
         snapshot, model = self.state.agent.snapshot, self.parts.llm.name
@@ -143,33 +166,33 @@ class Turn:
 
     async def ask(self, request: LLMRequest) -> AsyncGenerator[Delta | Retry | Reply, None]:
         """The model's reply, read by a task of its own so that `cancel` can break it off; then it just ends."""
-        items: asyncio.Queue[Delta | Retry | Reply | BaseException | None] = asyncio.Queue()
+        items: asyncio.Queue[Delta | Retry | Reply | None] = asyncio.Queue()
 
         async def pump() -> None:
-            try:
-                async with aclosing(self.parts.llm.stream(request)) as stream:
-                    async for item in stream:
-                        items.put_nowait(item)
-                items.put_nowait(None)
-            except asyncio.CancelledError:
-                items.put_nowait(None)
-                raise
-            except BaseException as error:
-                items.put_nowait(error)
+            async with aclosing(self.parts.llm.stream(request)) as stream:
+                async for item in stream:
+                    items.put_nowait(item)
 
+        if self.cancelled:
+            return
         task = self._task = asyncio.create_task(pump())
+        task.add_done_callback(lambda _: items.put_nowait(None))  # also where it was cancelled before it began
         try:
             while (item := await items.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
                 yield item
+            if not task.cancelled():
+                task.result()
         finally:
             task.cancel()
             await asyncio.wait([task])
+            _ = task.cancelled() or task.exception()  # nobody waits for it any more
             self._task = None
 
     async def interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
         """The value of `work`, or None when `cancel` broke it off."""
+        if self.cancelled:
+            work.close()
+            return None
         task = self._task = asyncio.create_task(work)
         try:
             await asyncio.wait([task])
@@ -207,9 +230,9 @@ class Turn:
         self.stale = False
 
     def _limited(self, state: AgentState) -> AgentState:
-        """The state under the limits of this process."""
-        if self.parts.limits is not None:
-            state.agent = replace(state.agent, limits=self.parts.limits)
+        """The state under the limits that hold in this process."""
+        limits = self.parts.limits.over(state.agent.limits).over(self.parts.default_limits)
+        state.agent = replace(state.agent, limits=limits)
         return state
 
     async def refresh(self) -> None:
@@ -247,6 +270,10 @@ class Turn:
         """The unfinished run."""
         assert self.state.run is not None
         return self.state.run
+
+
+def _with(blocks: list[Block], block: Block, value: str) -> list[Block]:
+    return [replace(b, value=value) if b.id == block.id else b for b in blocks]
 
 
 def fit_window(parts: Parts, learned: int | None, reply: int | None = None) -> pager.Window:

@@ -2,10 +2,8 @@
 
 import asyncio
 import re
-import sys
-import termios
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, nullcontext, suppress
 from typing import Any
 
 from prompt_toolkit.patch_stdout import patch_stdout
@@ -13,7 +11,7 @@ from rich.text import Text
 
 from agentos.agent import Agent
 from agentos.cli import slash, values, views
-from agentos.cli.oneshot import cancelling
+from agentos.cli.keys import turn_keys
 from agentos.cli.opening import Chosen, blocking, chosen_agent, existing, open_runtime
 from agentos.cli.output import line, make_console, safe
 from agentos.cli.prompt import make_session
@@ -166,7 +164,7 @@ class Chat:
         async with self._busy:
             if alone:
                 self.console.print()
-            guard = _turn_keys(self.agent) if alone else nullcontext()
+            guard = turn_keys(self.agent) if alone else nullcontext()
             with guard, TurnView(self.console, live=alone) as view:
                 async with aclosing(events) as stream:
                     async for event in stream:
@@ -209,20 +207,6 @@ class Chat:
             news = await self.runtime.store.read(self._has_news)
             if news and not await self._try_turn(self.agent.run(), alone=False):
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)
-
-
-@contextmanager
-def _turn_keys(agent: Agent) -> Iterator[None]:
-    """During a turn Ctrl-C cancels it, and what is typed is not echoed into the reply."""
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    termios.tcsetattr(keyboard, termios.TCSADRAIN, silent)
-    try:
-        with cancelling(agent):
-            yield
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
 async def _stopped(*tasks: asyncio.Task[Any]) -> None:

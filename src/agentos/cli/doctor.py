@@ -132,7 +132,11 @@ async def _model(runtime: Runtime) -> Finding:
     change = "choose another one with AGENTOS_MODEL or --model"
     try:
         llm = runtime.llm()
-        found = f"{llm.name} ({runtime.model_source}), window of {number(llm.context_window)} tokens"
+        window = min(llm.context_window, runtime.settings.context_window or llm.context_window)
+        learned = await runtime.store.read(lambda tx: tx.learned_window(llm.name, window))
+        found = f"{llm.name} ({runtime.model_source}), window of {number(learned or window)} tokens"
+        if learned:
+            found += f", as its provider said where {number(window)} was tried; AGENTOS_CONTEXT_WINDOW tries another"
     except AgentOSError as error:
         return Finding("model", "fail", str(error), change)
     base = runtime.settings.api_base

@@ -70,7 +70,8 @@ async def undo(name: str, event_id: int | None) -> None:
     """Take back one memory event."""
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        undone = await curate.undo(runtime.store, runtime.clock, record.id, event_id)
+        turn = await runtime.attach(record).turn()
+        undone = await curate.undo(runtime.store, runtime.clock, turn, event_id)
     show(f"took back event {undone.event_id} ({undone.action})")
     show(views.diff(core.changed_lines(undone.before, undone.after)))
 

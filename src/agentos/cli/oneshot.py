@@ -8,11 +8,11 @@ from contextlib import aclosing, contextmanager
 from typing import Literal
 
 from agentos.agent import Agent
+from agentos.cli.keys import cancelling
 from agentos.cli.opening import Chosen, blocking, chosen_agent, open_runtime
 from agentos.cli.output import as_json, complain, safe
 from agentos.errors import UsageError
 from agentos.events import Event, Retry, TextDelta, TurnEnded
-from agentos.state import InboxItem
 
 Format = Literal["text", "json", "stream-json"]
 _EXIT_CODES = {"llm_error": 4, "max_steps": 5, "budget": 5, "loop": 5, "cancelled": 130}
@@ -73,57 +73,23 @@ def _interrupted_at_once() -> Iterator[None]:
 
 async def _turn(agent: Agent, text: str, form: Format) -> int:
     """One turn, and whatever was due before it."""
-    item = await agent.accept([text])
     printer = _Printer(form)
     asked: TurnEnded | None = None
     with cancelling(agent):
-        async with aclosing(agent.run()) as events:
+        async with aclosing(agent.send(text)) as events:
             async for event in events:
-                # the turn that was asked for prints its result last
-                if isinstance(event, TurnEnded) and await _is_asked(agent, item, event):
-                    asked = event
-                else:
+                if asked is not None:
+                    printer.event(asked)  # of a turn that was due before
+                asked = event if isinstance(event, TurnEnded) else None
+                if asked is None:
                     printer.event(event)
-        if asked is None and (result := await agent.result(item)) is not None:  # another process ran it
-            asked = TurnEnded(result, run_id=result.run_id)
-    assert asked is not None, "a turn that was run has a result"
+    assert asked is not None, "the last event is the end of the turn that was asked for"
     printer.end(asked)
     if asked.result.stop_reason == "cancelled":
         complain("cancelled; what was saved stays")
     elif asked.result.error:
         complain(asked.result.error)
     return _EXIT_CODES.get(asked.result.stop_reason, 0)
-
-
-async def _is_asked(agent: Agent, item: InboxItem, ended: TurnEnded) -> bool:
-    result = await agent.result(item)
-    return result is not None and result.run_id == ended.result.run_id
-
-
-@contextmanager
-def cancelling(agent: Agent) -> Iterator[None]:
-    """Ctrl-C cancels the turn and keeps what was saved; a second one leaves."""
-    loop, times = asyncio.get_running_loop(), 0
-    before = signal.getsignal(signal.SIGINT)
-    task = asyncio.current_task()
-
-    def interrupt() -> None:
-        nonlocal times
-        times += 1
-        agent.cancel()
-        if times > 1 and task is not None:
-            task.cancel()
-
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if times > 1:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, before)  # asyncio's own: it cancels what runs, and raises nothing inside the loop
 
 
 class _Printer:

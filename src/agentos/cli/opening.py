@@ -43,11 +43,7 @@ def blocking(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 @asynccontextmanager
 async def open_runtime(max_steps: int | None = None) -> AsyncIterator[Runtime]:
     """The home of the settings in force."""
-    settings = load_settings()
-    limits = None
-    if max_steps is not None:
-        limits = Limits(max_steps, settings.max_turn_tokens, settings.max_turn_cost_usd)
-    async with Runtime(settings, limits=limits) as runtime:
+    async with Runtime(load_settings(), limits=Limits(max_steps)) as runtime:
         yield runtime
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agentos import curate
 from agentos.cli import values, views
+from agentos.cli.keys import turn_keys
 from agentos.cli.output import safe
 from agentos.cli.turn_view import TurnView
 from agentos.errors import UsageError
@@ -72,7 +73,7 @@ async def _search(chat: "Chat", text: str) -> None:
 
 
 async def _undo(chat: "Chat", _: str) -> None:
-    undone = await curate.undo(chat.runtime.store, chat.runtime.clock, chat.agent.id)
+    undone = await curate.undo(chat.runtime.store, chat.runtime.clock, await chat.agent.turn())
     chat.console.print(Text(f"took back event {undone.event_id} ({undone.action})"))
     chat.console.print(views.diff(core.changed_lines(undone.before, undone.after)))
 
@@ -105,7 +106,7 @@ async def _resume(chat: "Chat", name: str) -> None:
 
 async def _compact(chat: "Chat", _: str) -> None:
     moved = False
-    with TurnView(chat.console) as view:
+    with turn_keys(chat.agent), TurnView(chat.console) as view:
         async with aclosing(chat.agent.compact()) as events:
             async for event in events:
                 view.event(event)

@@ -57,7 +57,7 @@ def _as_call(block: str, names: Collection[str]) -> ToolCall | None:
         value = json.loads(block, strict=False)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict) or value.get("name") not in names:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] not in names:
         return None
     given = value.get("arguments", value.get("parameters"))
     arguments, error = parse_arguments(given if isinstance(given, str) else json.dumps(given))

@@ -89,6 +89,8 @@ class AgentRows(Rows):
             if "agent_id" in owned.c and owned is not _version:
                 self.connection.execute(sa.delete(owned).where(owned.c.agent_id == agent_id))
         self.connection.execute(sa.delete(_agent).where(_agent.c.id == agent_id))
+        for index in ("message_fts", "passage_fts"):  # which keeps deleted words until its parts are merged
+            self.connection.exec_driver_sql(f"INSERT INTO {index}({index}) VALUES('optimize')")
 
     # blocks
 
@@ -258,15 +260,19 @@ class AgentRows(Rows):
         value = self.scalar(sa.select(table(HomeRow).c.value).where(table(HomeRow).c.key == key))
         return "" if value is None else str(value)
 
-    def learned_window(self, model: str) -> int | None:
-        """The context window this model's provider once named, in tokens."""
-        tokens: int | None = self.scalar(sa.select(_window.c.tokens).where(_window.c.model == model))
+    def learned_window(self, model: str, believed: int) -> int | None:
+        """The context window, in tokens, that this model's provider named when it was believed to be `believed`.
+
+        Another belief, mostly a new setting, asks the provider anew.
+        """
+        known = sa.select(_window.c.tokens).where(_window.c.model == model, _window.c.believed == believed)
+        tokens: int | None = self.scalar(known)
         return tokens
 
-    def learn_window(self, model: str, tokens: int) -> None:
+    def learn_window(self, model: str, believed: int, tokens: int) -> None:
         """Keep a model's true window."""
         self.connection.execute(sa.delete(_window).where(_window.c.model == model))
-        self.insert(WindowRow, model=model, tokens=tokens)
+        self.insert(WindowRow, model=model, believed=believed, tokens=tokens)
 
 
 def _agent_record(row: Any) -> AgentRecord:

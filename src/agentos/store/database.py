@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from agentos.errors import ConfigError, StoreError
 from agentos.store.tx import SqlTx
@@ -169,8 +169,8 @@ def _commit_group(connection: sa.Connection, group: list[_Job]) -> None:
             try:
                 job.value = job.work(tx)
             except DBAPIError as error:
-                if not isinstance(error, IntegrityError):
-                    raise  # a full or damaged disk: nothing of the group is kept
+                if not getattr(connection.connection.driver_connection, "in_transaction", True):
+                    raise  # SQLite gave up the whole transaction: a full or damaged disk
                 execute("ROLLBACK TO job")
                 job.error = store_error(error, str(connection.engine.url))
             except BaseException as error:

@@ -51,6 +51,7 @@ class AgentRow(SQLModel, table=True):
     head_seq: int = 0
     last_seq: int = 0
     fill_seq: int = 0
+    core_room: int = 0
     faulting: bool = False
     snapshot: dict[str, Any] | None = _json(nullable=True)
     anchor_seq: int = 0
@@ -289,6 +290,7 @@ class WindowRow(SQLModel, table=True):
 
     __tablename__ = "model_window"
     model: str = Field(primary_key=True)
+    believed: int
     tokens: int
 
 

@@ -211,12 +211,10 @@ def _core_edit(context: ToolContext, label: str, edit: Callable[[Block], str], a
     """An effect that edits the block as the transaction finds it, so that no update is lost."""
 
     def effect(tx: Tx) -> ToolResult:
-        blocks = tx.blocks(context.cause.agent_id)
-        block = core.find_block(blocks, label)
+        block = core.find_block(tx.blocks(context.cause.agent_id), label)
         try:
             value = edit(block)
-            crowded = context.core_fits([replace(b, value=value) if b.id == block.id else b for b in blocks])
-            if crowded and len(value) > len(block.value):
+            if crowded := context.crowds(tx, block, value):
                 advice = "cut what is outdated, or use archival_memory_insert for detail"
                 raise core.LimitExceeded(f"{crowded}; {advice}")
         except core.LimitExceeded as error:
@@ -342,6 +340,8 @@ def _date(context: ToolContext, name: str, text: str | None) -> datetime | None:
     return value
 
 
+_SOONEST = timedelta(seconds=1)
+"""A timer that fires at once, and sets another, would never let its agent rest."""
 _DURATION = re.compile(r"(?:(\d+)\s*d)?\s*(?:(\d+)\s*h)?\s*(?:(\d+)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?")
 
 
@@ -361,6 +361,7 @@ def _due(now: datetime, when: str) -> datetime:
         ) from None
     if due.tzinfo is None:
         raise ToolError(f"when is {when!r}, which has no offset; write it like {now.isoformat(timespec='seconds')}")
-    if due < now:
-        raise ToolError(f"{when} is in the past; it is {now.isoformat(timespec='seconds')} now")
+    if due < now + _SOONEST:
+        fault = "in the past" if due < now else "too soon (a timer waits at least a second)"
+        raise ToolError(f"{when} is {fault}; it is {now.isoformat(timespec='seconds')} now")
     return due

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from agentos.errors import ToolError
 from agentos.messages import Block, Cause, Message, Passage
-from agentos.protocols import Hit, SearchQuery
+from agentos.protocols import Hit, SearchQuery, Tx
 
 HEARTBEAT = "request_heartbeat"
 
@@ -45,8 +45,8 @@ class ToolContext:
     cause: Cause
     now: datetime
     memory: MemoryPort
-    core_fits: Callable[[list[Block]], str | None]
-    """Why core memory with these blocks would crowd out the conversation; None when it fits."""
+    crowds: Callable[[Tx, Block, str], str | None]
+    """Why this text in place of the block's would crowd out a conversation; None when it does not."""
     room_chars: int
     """About how many characters of a result fit the context."""
     refused_writes: int = 0
@@ -150,6 +150,8 @@ def tool(
         description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ").strip()
         if not description:
             raise ValueError(f"tool {function.__name__} needs a docstring: it is what the model reads")
+        if odd := [n for n in inspect.signature(function).parameters if n.startswith("_")]:
+            raise ValueError(f"tool {function.__name__} cannot have an argument {odd[0]}; name it without underscore")
         return Tool(name or function.__name__, description, function, continues, idempotent)
 
     return make if function is None else make(function)

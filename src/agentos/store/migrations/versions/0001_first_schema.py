@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("head_seq", sa.Integer(), nullable=False),
         sa.Column("last_seq", sa.Integer(), nullable=False),
         sa.Column("fill_seq", sa.Integer(), nullable=False),
+        sa.Column("core_room", sa.Integer(), nullable=False),
         sa.Column("faulting", sa.Boolean(), nullable=False),
         sa.Column("snapshot", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("anchor_seq", sa.Integer(), nullable=False),
@@ -135,6 +136,7 @@ def upgrade() -> None:
     op.create_table(
         "model_window",
         sa.Column("model", sa.String(), primary_key=True),
+        sa.Column("believed", sa.Integer(), nullable=False),
         sa.Column("tokens", sa.Integer(), nullable=False),
     )
     op.create_table(
