@@ -26,8 +26,8 @@ from agentos.messages import Reply, ToolCall
 from agentos.protocols import Hit, SearchQuery
 from agentos.runtime import Runtime
 from agentos.scenarios.check import check, wilson
-from agentos.scenarios.load import find_scenarios, load_scenario, persona_folder
-from agentos.scenarios.model import SCHEMA, Expect, Scenario, Turn, compare, json_schema, period
+from agentos.scenarios.load import find_scenarios, load_bounds, load_scenario, persona_folder
+from agentos.scenarios.model import SCHEMA, Bounds, Expect, Kill, Scenario, Turn, compare, json_schema, period
 from agentos.scenarios.run import play
 from agentos.scenarios.trajectory import Trajectory, load_trajectory
 from agentos.settings import Settings
@@ -303,8 +303,12 @@ def test_numbers_periods_and_intervals() -> None:
         ("name: x\nturns:\n  - restart: 3 dayz\n", 3, "'3 dayz' is no time that passes"),
         ("name: x\nturns:\n  - user: hi\n    restart: true\n", 3, "one thing a turn: user and restart"),
         ("name: x\nturns:\n  - as: ada\n", 3, "say what happens: one of user, edit"),
-        ("name: x\nturns:\n  - restart: true\n    repeat: 3\n", 3, "`kill` and `repeat` belong to a turn with `user`"),
-        ("name: x\nturns:\n  - user: hi\n    kill: {}\n", 4, "give either `before` or `after`"),
+        (
+            "name: x\nturns:\n  - restart: true\n    repeat: 3\n",
+            3,
+            "`kill`, `repeat` and `needs` belong to a turn with",
+        ),
+        ("name: x\nturns:\n  - user: hi\n    kill: {}\n", 4, "give one of `before` and `after`"),
         ("name: x\nturns:\n  - inject: {tool: read_mail}\n", 3, "or `tool` with its `result`"),
         ("name: x\nturns:\n  - user: hi\n    script: [a]\n", 1, "say `model: script`"),
         ("name: x\nturns: [{user: hi}]\nexpect: {private: {ada: tea}}\n", 1, "no turn is `as: ada`"),
@@ -319,6 +323,12 @@ def test_numbers_periods_and_intervals() -> None:
         ("name: x\nturns:\n  user: hi\n", 2, "it is a list; begin each line below it with a hyphen"),
         ("name: x\nturns:\n  - user: yes\n", 3, "'user' cannot be True: it is a text; put quotes around it"),
         ("name: x\nmodel: script\nturns:\n  - user: a\n    script: [{calls: [{b: {}, c: {}}]}]\n", 5, "a call is one"),
+        ("name: x\nfacts: {home: Oslo}\nturns: [{user: hi}]\n", 1, "no turn with `user` or `edit` says 'Oslo'"),
+        ("name: x\nfacts: {a: [Hi, hi you]}\nturns: [{user: hi you}]\n", 1, "'hi' is part of 'hi you'"),
+        ("name: x\nremarks: Oslo\nturns: [{user: hi}]\n", 1, "no turn says 'Oslo'"),
+        ("name: x\nfacts: {a: hi}\nturns:\n  - user: hi\n    needs: b\n", 1, "no fact 'b'; the facts are: a"),
+        ("name: x\nfacts: {a: hi}\nturns:\n  - user: hi\n    needs: a\n", 1, "the fact 'a', which is told later"),
+        ("name: x\nturns:\n  - user: hi\n    kill: {during: tool}\n", 4, "expected: 'model'"),
         ("name: x\nstart: 2026-05-08T09:30:00\nturns: [{user: hi}]\n", 2, "it has an offset, such as"),
         ("name: x\nturns: &a\n  - user: hi\n    expect: *a\n", 1, "this is not YAML"),
     ],
@@ -412,7 +422,7 @@ def test_the_command_plays_and_says_what_failed(folder: Path, agentos: Agentos) 
     assert (folder / "home").stat().st_mode & 0o077 == 0
 
     code, out, err = agentos("test", "good.scenario.yaml", "--json", "--model", "offline", "--model", "script")
-    good, unscripted = json.loads(out)
+    good, unscripted = json.loads(out)["scenarios"]
     assert (code, good["name"], good["passed"], good["runs"], good["failures"]) == (1, "good", 1, 1, [])
     assert (unscripted["model"], unscripted["passed"]) == ("script", 0)
     assert load_trajectory(Path(good["trajectories"][0])).turns[0].diff == ["human: + Home: Porto"]
@@ -420,7 +430,7 @@ def test_the_command_plays_and_says_what_failed(folder: Path, agentos: Agentos) 
 
 def test_a_saved_trajectory_is_checked_again_without_playing(folder: Path, agentos: Agentos) -> None:
     path = folder / "good.scenario.yaml"
-    saved = json.loads(agentos("test", path.name, "--json")[1])[0]["trajectories"][0]
+    saved = json.loads(agentos("test", path.name, "--json")[1])["scenarios"][0]["trajectories"][0]
     again = ("test", "--regrade", saved)
     assert agentos(*again)[0] == 0
     path.write_text(GOOD.replace("contains: Porto", "excludes: Porto"))
@@ -531,7 +541,9 @@ def test_commands_and_python_on_the_page_run(
 async def test_what_the_page_prints_is_what_is_printed(tmp_path: Path) -> None:
     path = tmp_path / "home.scenario.yaml"
     path.write_text(examples("yaml")[0])
-    failure, mistake = examples("text")
+    failure, bounds, mistake = examples("text")
+    (tmp_path / "measures.yaml").write_text(bounds)
+    assert load_bounds(tmp_path) == Bounds(recall=">= 0.95", contamination=0, save_rate=">= 0.9")
     told = await failures_of(path, open_runtime=appends)
     assert told[0] == failure.strip()
     path.write_text(path.read_text().replace("excludes:", "exclude:"))
@@ -540,6 +552,6 @@ async def test_what_the_page_prints_is_what_is_printed(tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_word_of_a_scenario() -> None:
-    for words in (Scenario, Turn, Expect):
+    for words in (Scenario, Turn, Expect, Kill):
         for name, field in words.model_fields.items():
             assert re.search(rf"\b{field.alias or name}\b", PAGE), name

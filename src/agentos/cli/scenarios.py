@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,68 +16,55 @@ from rich.text import Text
 
 from agentos.cli.output import complain, make_console, safe, show, show_json
 from agentos.errors import StoreError, UsageError
-from agentos.scenarios.check import Failure, check, wilson
-from agentos.scenarios.load import find_scenarios, load_scenario, persona_folder
-from agentos.scenarios.model import SUFFIX, Scenario
+from agentos.protocols import LLM
+from agentos.runtime import Runtime
+from agentos.scenarios.judge import judge as judged
+from agentos.scenarios.load import find_scenarios, load_bounds, load_scenario, persona_folder
+from agentos.scenarios.measures import MEMORIES, mean
+from agentos.scenarios.model import MEASURES, NO_LIVE_MODELS, SUFFIX, Scenario
+from agentos.scenarios.outcome import AS_WRITTEN, Outcome, ScenarioSet, sets
+from agentos.scenarios.report import render
 from agentos.scenarios.run import play
 from agentos.scenarios.trajectory import Trajectory, load_trajectory
 from agentos.settings import load_settings
 
 
-@dataclass
-class Outcome:
-    """All runs of one scenario with one model."""
+@dataclass(frozen=True)
+class Told:
+    """What is told of a run, and by whom its sentences are judged."""
 
-    path: Path
-    scenario: Scenario
-    model: str
-    seconds: float = 0.0
-    passed: int = 0
-    total: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    """Of the first run that failed."""
-    trajectories: list[Path] = field(default_factory=list)
-
-    def add(self, trajectory: Trajectory, file: Path) -> None:
-        """Count one more run."""
-        failures = check(self.scenario, trajectory)
-        self.total += 1
-        self.passed += not failures
-        self.failures = self.failures or failures
-        self.seconds += trajectory.seconds
-        self.trajectories.append(file)
-
-    def as_json(self) -> dict[str, Any]:
-        """The outcome as plain JSON values."""
-        low, high = wilson(self.passed, self.total)
-        return {
-            "name": self.scenario.name, "path": str(self.path), "model": self.model, "passed": self.passed,
-            "runs": self.total, "pass_rate": self.passed / self.total, "interval": [round(low, 3), round(high, 3)],
-            "seconds": round(self.seconds, 3), "trajectories": [str(file) for file in self.trajectories],
-            "failures": [
-                {"turn": f.turn, "action": f.action, "expected": f.expected, "found": f.found, "diff": list(f.diff)}
-                for f in self.failures
-            ],
-        }  # fmt: skip
+    as_json: bool = False
+    measures: bool = False
+    report: Path | None = None
+    """Where the HTML page goes."""
+    judge: str | None = None
+    """The model that judges."""
 
 
-def play_all(paths: Sequence[Path], models: Sequence[str], repeat: int, as_json: bool) -> int:
+def play_all(
+    paths: Sequence[Path], models: Sequence[str], embeddings: Sequence[str], repeat: int, record: bool, told: Told
+) -> int:
     """Play the scenarios of files and folders, each `repeat` times with each model; returns the exit code.
 
     Each run's trajectory is saved as it ends, so Ctrl-C loses none; what was played until then is shown.
     """
+    if record and (len(models) != 1 or models[0] in NO_LIVE_MODELS or repeat > 1):
+        raise UsageError("a live model is recorded, once: name it with --model, and leave --repeat out")
     scenarios = [(path, load_scenario(path)) for path in find_scenarios(paths)]  # a mistake shows before anything runs
-    folder = _folder()
+    for folder in {path.parent for path, _ in scenarios}:
+        load_bounds(folder)
+    folder, judge = _folder(), _judge(told.judge)
     outcomes: list[Outcome] = []
     code = 0
-    with _progress(len(scenarios) * max(1, len(models)) * repeat, hidden=as_json) as advance:
+    total = len(scenarios) * max(1, len(models)) * max(1, len(embeddings)) * repeat
+    with _progress(total, hidden=told.as_json) as advance:
         try:
             for path, scenario in scenarios:
-                for model in models or (None,):
-                    outcome = Outcome(path, scenario, model or scenario.model)
+                for model, embedding in product(models or (None,), embeddings or ("static",)):
+                    outcome = Outcome(path, scenario, model or AS_WRITTEN, embedding)
                     for number in range(1, repeat + 1):
-                        trajectory = asyncio.run(_played(path, scenario, model))
-                        file = folder / _file_name(path, trajectory.model, number)
+                        trajectory = _played(path, scenario, model, embedding, record, judge)
+                        file = folder / _file_name(path, trajectory, number)
                         trajectory.save(file)
                         outcome.add(trajectory, file)
                         outcomes += [outcome] if number == 1 else []
@@ -84,15 +72,20 @@ def play_all(paths: Sequence[Path], models: Sequence[str], repeat: int, as_json:
         except KeyboardInterrupt:
             complain("interrupted; what was played until then is shown")
             code = 130
-    _show(outcomes, as_json)
-    return code or int(any(outcome.failures for outcome in outcomes))
+    return max(code, _show(outcomes, told))
 
 
-def _played(path: Path, scenario: Scenario, model: str | None) -> Coroutine[Any, Any, Trajectory]:
-    return play(scenario, path=str(path.absolute()), personas=persona_folder(path), model=model)
+def _played(
+    path: Path, scenario: Scenario, model: str | None, embedding: str, record: bool, judge: LLM | None
+) -> Trajectory:
+    options: dict[str, Any] = {"model": model, "embedding": embedding, "record": record}
+    trajectory = asyncio.run(play(scenario, path=str(path.absolute()), personas=persona_folder(path), **options))
+    if judge:
+        asyncio.run(judged(scenario, trajectory, judge))
+    return trajectory
 
 
-def regrade(files: Sequence[Path], paths: Sequence[Path], as_json: bool) -> int:
+def regrade(files: Sequence[Path], paths: Sequence[Path], told: Told) -> int:
     """Check saved trajectories on the expectations as they are now; nothing is played. Returns the exit code.
 
     Each belongs to the scenario whose file it names, or to the one given.
@@ -100,17 +93,24 @@ def regrade(files: Sequence[Path], paths: Sequence[Path], as_json: bool) -> int:
     given = find_scenarios(paths) if paths else []
     if len(given) > 1:
         raise UsageError(f"{len(given)} scenario files to check on; name one, or none to take each trajectory's own")
-    outcomes = []
+    outcomes, judge = [], _judge(told.judge)
     for file in files:
         trajectory = load_trajectory(file)
         path = given[0] if given else Path(trajectory.path)
         if not path.is_file():
             raise UsageError(f"{file} was made from {path}, which is not there; name the {SUFFIX} file")
-        outcome = Outcome(path, load_scenario(path), trajectory.model)
+        scenario = load_scenario(path)
+        if judge:
+            asyncio.run(judged(scenario, trajectory, judge))
+        own = trajectory.model == scenario.model
+        outcome = Outcome(path, scenario, AS_WRITTEN if own else trajectory.model, trajectory.embedding)
         outcome.add(trajectory, file)
         outcomes.append(outcome)
-    _show(outcomes, as_json)
-    return int(any(outcome.failures for outcome in outcomes))
+    return _show(outcomes, told)
+
+
+def _judge(model: str | None) -> LLM | None:
+    return Runtime(load_settings(model=model)).llm(model) if model else None
 
 
 def _folder() -> Path:
@@ -124,10 +124,11 @@ def _folder() -> Path:
     return folder
 
 
-def _file_name(path: Path, model: str, number: int) -> str:
-    """One file for each scenario, model and repetition; a later run takes its place."""
+def _file_name(path: Path, trajectory: Trajectory, number: int) -> str:
+    """One file for each scenario, model, embedder and repetition; a later run takes its place."""
     whole = f"{path.absolute()}".removesuffix(SUFFIX).split("/")[-3:]
-    return re.sub(r"[^\w.-]+", "-", "-".join([*whole, model, str(number)])) + ".jsonl"
+    embedding = [trajectory.embedding] if trajectory.embedding != "static" else []
+    return re.sub(r"[^\w.-]+", "-", "-".join([*whole, trajectory.model, *embedding, str(number)])) + ".jsonl"
 
 
 @contextmanager
@@ -140,38 +141,75 @@ def _progress(total: int, *, hidden: bool) -> Iterator[Any]:
         yield lambda: progress.advance(task)
 
 
-def _show(outcomes: Sequence[Outcome], as_json: bool) -> None:
-    if as_json:
-        show_json([outcome.as_json() for outcome in outcomes])
+def _show(outcomes: Sequence[Outcome], told: Told) -> int:
+    """Print and write what was asked for; returns the exit code."""
+    groups = sets(outcomes)
+    if told.report:
+        try:
+            told.report.write_text(render(outcomes, groups), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{told.report} cannot be written: {error.strerror}; name another file") from None
+    unmet = [f"{group.folder}: {bound}, found {found}" for group in groups for bound, found in group.unmet]
+    if told.as_json:
+        show_json({
+            "scenarios": [outcome.as_json() for outcome in outcomes], "sets": [group.as_json() for group in groups]
+        })  # fmt: skip
     else:
-        show(Group(*(_report(outcome) for outcome in outcomes if outcome.failures), _table(outcomes), _line(outcomes)))
+        show(Group(*(_report(outcome) for outcome in outcomes if outcome.failures), _table(outcomes)))
+        if told.measures:
+            show(Group("", _measures(groups)))
+        open_ones = [f"{outcome.scenario.name}: {one}" for outcome in outcomes for one in outcome.unjudged]
+        for head, style, lines in (("not judged", "warn", open_ones), ("out of bounds", "bad", unmet)):
+            if lines:
+                show(Group("", Text(f"{head}:", style), *(safe(f"  {text}") for text in lines)))
+        show(_line(outcomes))
+    return int(bool(unmet) or any(outcome.failures for outcome in outcomes))
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table("scenario", "persona", "model", "result", "seconds", box=None, pad_edge=False, header_style="quiet")
     for outcome in outcomes:
-        style = "bad" if outcome.failures else "good"
+        style = "bad" if outcome.failures else "warn" if outcome.unjudged else "good"
         seconds = f"{outcome.seconds:.1f}"
         table.add_row(
-            safe(outcome.scenario.name), safe(outcome.scenario.persona), safe(outcome.model),
+            safe(outcome.scenario.name), safe(outcome.scenario.persona), safe(_player(outcome)),
             Text(_result(outcome), style), seconds,
         )  # fmt: skip
     return table
 
 
+def _player(outcome: Outcome) -> str:
+    """The model, and the embedder where it is not the usual one."""
+    return outcome.played_by if outcome.embedding == "static" else f"{outcome.played_by}, {outcome.embedding}"
+
+
 def _result(outcome: Outcome) -> str:
     """In a word; of several runs the pass rate with its 95 % interval."""
-    if outcome.total == 1:
-        return "passed" if outcome.passed else "failed"
-    low, high = wilson(outcome.passed, outcome.total)
-    return f"{outcome.passed}/{outcome.total} ({low:.0%} to {high:.0%})"
+    left = f", {len(outcome.unjudged)} not judged" if outcome.unjudged else ""
+    if len(outcome.runs) == 1:
+        return ("passed" if outcome.passed else "failed") + left
+    low, high = outcome.interval
+    return f"{outcome.passed}/{len(outcome.runs)} ({low:.0%} to {high:.0%}){left}"
+
+
+def _measures(groups: Sequence[ScenarioSet]) -> Table:
+    """A line for each scenario set and type of memory; `-` where there was nothing to measure."""
+    columns = ("set", "model", "memory", *(measure.replace("_", " ") for measure in MEASURES))
+    table = Table(*columns, box=None, pad_edge=False, header_style="quiet")
+    for group in groups:
+        for memory in MEMORIES:
+            means = [mean(group.observations, measure, memory) for measure in MEASURES]
+            named = (safe(group.folder), safe(_player(group.outcomes[0]) if group.model != AS_WRITTEN else AS_WRITTEN))
+            shown = ("-" if value is None else f"{value:.2f}" for value in means)
+            table.add_row(*(named if memory == "all" else ("", "")), memory, *shown)
+    return table
 
 
 def _report(outcome: Outcome) -> RenderableType:
     """What did not hold, and where the whole run can be read."""
-    head = Text(f"{outcome.scenario.name} ({outcome.path}, model {outcome.model})", "bad")
+    head = Text(f"{outcome.scenario.name} ({outcome.path}, model {_player(outcome)})", "bad")
     told = [safe(str(failure)) for failure in outcome.failures]
-    return Group(head, *told, Text(f"trajectory: {', '.join(map(str, outcome.trajectories))}\n", "quiet"))
+    return Group(head, *told, Text(f"trajectory: {', '.join(str(run.file) for run in outcome.runs)}\n", "quiet"))
 
 
 def _line(outcomes: Sequence[Outcome]) -> Text:

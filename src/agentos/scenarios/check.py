@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentos.scenarios.model import BlockText, Call, Expect, Number, Scenario, Search, Text, compare
-from agentos.scenarios.trajectory import Trajectory, TurnRecord
+from agentos.scenarios.judge import sentences
+from agentos.scenarios.model import BlockText, Call, Expect, Number, Scenario, Search, Text, compare, holds
+from agentos.scenarios.trajectory import Memory, Trajectory, TurnRecord
 
 _NUMBERS = ("heartbeats", "page_outs", "llm_calls", "prompt_tokens", "cost_usd")
 _SHOWN = 300
@@ -59,13 +60,34 @@ def check(scenario: Scenario, trajectory: Trajectory) -> list[Failure]:
     for place, (turn, record) in enumerate(zip(scenario.turns, records, strict=True), 1):
         expect = turn.expect or Expect()
         seen = _Seen(record, records[:place])
-        for finding in (*_ended(expect, record), *_unmet(expect, seen, scenario)):
+        for finding in (
+            *_ended(expect, record), *_unmet(expect, seen, scenario), *_judged(record.number, expect, trajectory),
+        ):  # fmt: skip
             failures.append(Failure(record.number, record.action, *finding, tuple(record.diff)))
     if scenario.expect:
         whole = _Seen(_total(records), records)
         diff = tuple(line for record in records for line in record.diff)
-        failures += [Failure(0, "", *finding, diff) for finding in _unmet(scenario.expect, whole, scenario)]
+        findings = (*_unmet(scenario.expect, whole, scenario), *_judged(0, scenario.expect, trajectory))
+        failures += [Failure(0, "", *finding, diff) for finding in findings]
     return failures
+
+
+def unjudged(scenario: Scenario, trajectory: Trajectory) -> list[str]:
+    """What no judge has answered with yes or no, a line each; it is neither met nor unmet."""
+    given = {(one.turn, one.sentence): one for one in trajectory.judged}
+    lines = []
+    for turn, sentence in sentences(scenario):
+        verdict = given.get((turn, sentence))
+        if verdict is None or verdict.met is None:
+            why = f" ({_shown(verdict.answer)})" if verdict else ""
+            lines.append(f"{f'turn {turn}' if turn else 'at the end'}: {sentence}{why}")
+    return lines
+
+
+def _judged(turn: int, expect: Expect, trajectory: Trajectory) -> Iterator[Finding]:
+    for one in trajectory.judged:
+        if one.turn == turn and one.sentence in expect.judge and one.met is False:
+            yield f"judge {one.sentence!r}", _shown(one.answer)
 
 
 def wilson(passed: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -112,7 +134,7 @@ def _unmet(expect: Expect, seen: _Seen, scenario: Scenario) -> Iterator[Finding]
         else:
             yield from _block(label, wanted, memory.blocks[label])
     if expect.archival:
-        yield from _text("archival", expect.archival, "\n".join(memory.archival if memory else ()))
+        yield from _text("archival", expect.archival, "\n".join(memory.archival.values() if memory else ()))
     if expect.recall:
         yield from _text("recall", expect.recall, "\n".join(_messages(seen, record.agent)))
     for search in expect.search:
@@ -129,10 +151,10 @@ def _unmet(expect: Expect, seen: _Seen, scenario: Scenario) -> Iterator[Finding]
 def _text(name: str, wanted: Text, found: str) -> Iterator[Finding]:
     shown = _shown(found)
     for part in wanted.contains:
-        if part.casefold() not in found.casefold():
+        if not holds(found, part):
             yield f"{name} contains {part!r}", shown
     for part in wanted.excludes:
-        if part.casefold() in found.casefold():
+        if holds(found, part):
             yield f"{name} excludes {part!r}", shown
     for pattern in wanted.matches:
         if not re.search(pattern, found):
@@ -158,12 +180,12 @@ def _search(wanted: Search, record: TurnRecord) -> Iterator[Finding]:
         return
     shown = _shown("\n".join(f"{rank}. {text}" for rank, text in enumerate(hits.texts, 1)))
     if wanted.finds:
-        ranks = (rank for rank, text in enumerate(hits.texts, 1) if wanted.finds.casefold() in text.casefold())
+        ranks = (rank for rank, text in enumerate(hits.texts, 1) if holds(text, wanted.finds))
         rank = next(ranks, None)
         if rank is None or not compare(wanted.rank, rank):
             yield f"{name} finds {wanted.finds!r} at rank {wanted.rank}", shown
     for part in wanted.excludes:
-        if any(part.casefold() in text.casefold() for text in hits.texts):
+        if any(holds(text, part) for text in hits.texts):
             yield f"{name} excludes {part!r}", shown
 
 
@@ -188,11 +210,15 @@ def _is_call(name: str, arguments: dict[str, Any], call: dict[str, Any]) -> bool
 
 def _is_argument(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, str) and isinstance(found, str):
-        return wanted.casefold() in found.casefold()
+        return holds(found, wanted)
     return bool(wanted == found)
 
 
-def _messages(seen: _Seen, agent: str, part: Callable[[Any], list[str]] = lambda m: m.new_messages) -> list[str]:
+def _said(memory: Memory) -> list[str]:
+    return [message.text for message in memory.new_messages]
+
+
+def _messages(seen: _Seen, agent: str, part: Callable[[Any], list[str]] = _said) -> list[str]:
     return [text for record in seen.so_far if agent in record.memory for text in part(record.memory[agent])]
 
 
@@ -206,13 +232,13 @@ def _private(owner: str, words: Sequence[str], seen: _Seen, scenario: Scenario) 
         if agent != scenario.agent_of(owner) and memory:
             places |= {
                 "core memory of the agent of": "\n".join(memory.blocks.values()),
-                "archival memory of the agent of": "\n".join(memory.archival),
+                "archival memory of the agent of": "\n".join(memory.archival.values()),
                 "past messages of the agent of": "\n".join(_messages(seen, agent)),
                 "tool results of the agent of": "\n".join(_messages(seen, agent, lambda m: m.new_results)),
             }
         for where, text in places.items():
             for word in words:
-                if word.casefold() in text.casefold():
+                if holds(text, word):
                     yield f"{word!r} of {owner} stays private", f"it is in {where} {other}: {_shown(text)}"
 
 

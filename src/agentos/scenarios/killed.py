@@ -8,11 +8,15 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from agentos.events import Retry
+from agentos.protocols import LLM, LLMRequest
+from agentos.runtime import Runtime
 from agentos.scenarios.model import Kill, Scenario
 from agentos.scenarios.run import Stage, run_events
 
@@ -22,7 +26,10 @@ async def play_until_killed(order: dict[str, Any]) -> None:
     scenario = Scenario.model_validate(order["scenario"])
     turn = scenario.turns[order["number"] - 1]
     personas = order["personas"] and Path(order["personas"])
-    stage = Stage(scenario, Path(order["home"]), personas, order["model"], now=datetime.fromisoformat(order["now"]))
+    stage = Stage(
+        scenario, Path(order["home"]), personas, order["model"], open_runtime=_Asking if turn.kill and turn.kill.during
+        else Runtime, now=datetime.fromisoformat(order["now"]), embedding=order["embedding"],
+    )  # fmt: skip
     stage.script, stage.results = turn.lines, order["results"]
     agent = await stage.agent(turn.speaker)
     assert turn.kill is not None
@@ -34,6 +41,28 @@ async def play_until_killed(order: dict[str, Any]) -> None:
             if _is_point(turn.kill, event):
                 os.kill(os.getpid(), signal.SIGKILL)
     await stage.close()
+
+
+class _Asking(Runtime):
+    """Its models kill the process when an answer begins to come in."""
+
+    def llm(self, model: str | None = None) -> LLM:
+        return cast(LLM, _Killing(super().llm(model)))
+
+
+class _Killing:
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._llm, name)
+
+    async def stream(self, request: LLMRequest) -> AsyncGenerator[Any, None]:
+        async with aclosing(self._llm.stream(request)) as items:
+            async for item in items:
+                if not isinstance(item, Retry):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield item
 
 
 def _is_point(kill: Kill, event: dict[str, Any]) -> bool:

@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from agentos.errors import ConfigError, UsageError
-from agentos.scenarios.model import SUFFIX, Scenario
+from agentos.scenarios.model import BOUNDS, MEASURES, SUFFIX, Bounds, Scenario
 
+_Model = TypeVar("_Model", bound=BaseModel)
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value."""
 
@@ -28,22 +29,35 @@ def find_scenarios(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
+def scenarios_in(folder: Path) -> list[Path]:
+    """The scenario set of a folder: its files, without those of folders in it."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
 def load_scenario(path: Path) -> Scenario:
     """The scenario in a file; `ConfigError` names file, line and what was expected.
 
     A file in `personas/NAME/scenarios/` is about persona NAME when it names none.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    values, lines = _read(path, text)
+    values, lines = _read(path, "a scenario has `name` and `turns`")
     if isinstance(values, dict) and persona_folder(path):
         values.setdefault("persona", path.absolute().parent.parent.name)
+    return _validated(path, Scenario, values, lines)
+
+
+def load_bounds(folder: Path) -> Bounds | None:
+    """What the measures of the scenarios in a folder must come to, or None; `ConfigError` as for a scenario."""
+    path = folder / BOUNDS
+    if not path.exists() or not scenarios_in(folder):
+        return None
+    return _validated(path, Bounds, *_read(path, f"it has some of: {', '.join(MEASURES)}"))
+
+
+def _validated(path: Path, model: type[_Model], values: Any, lines: dict[Place, int]) -> _Model:
     try:
-        return Scenario.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        place, sentence = _fault(error)
+        place, sentence = _fault(error, model)
         raise ConfigError(f"{path}:{_line_of(place, lines)}: {sentence}") from None
 
 
@@ -53,12 +67,16 @@ def persona_folder(path: Path) -> Path | None:
     return persona.parent if (persona / "persona.md").exists() else None
 
 
-def _read(path: Path, text: str) -> tuple[Any, dict[Place, int]]:
-    """(the file's values, the line of each)."""
+def _read(path: Path, content: str) -> tuple[Any, dict[Place, int]]:
+    """(the file's values, the line of each); `content` says what such a file has."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
-            raise ConfigError(f"{path}:1: the file is empty; a scenario has `name` and `turns`")
+            raise ConfigError(f"{path}:1: the file is empty; {content}")
         values: Any = yaml.safe_load(text)
         walked = list(_walk(root, (), root.start_mark.line + 1))
     except yaml.MarkedYAMLError as error:
@@ -102,18 +120,18 @@ _REMEDIES = {
 """What to write instead, for mistakes that pydantic words for programmers."""
 
 
-def _fault(error: ValidationError) -> tuple[Place, str]:
+def _fault(error: ValidationError, model: type[BaseModel]) -> tuple[Place, str]:
     """(where, what is wrong and what was expected) of the mistake that is deepest in the file."""
     fault = max(error.errors(), key=lambda e: (len(_keys(e["loc"])), e["type"] == "extra_forbidden"))
     place = _keys(fault["loc"])
     name = next((key for key in reversed(place) if isinstance(key, str)), "the scenario")
     if fault["type"] == "extra_forbidden":
-        known = _known(place[:-1])
+        known = _known(model, place[:-1])
         close = get_close_matches(str(name), known, 1)
         meant = f"did you mean {close[0]!r}? " if close else ""
         return place, f"there is no {name!r} here; {meant}there are: {', '.join(known)}"
     if fault["type"] in ("model_type", "model_attributes_type"):
-        return place, f"{name!r} cannot be {_shown(fault['input'])}; it has the keys: {', '.join(_known(place))}"
+        return place, f"{name!r} cannot be {_shown(fault['input'])}; it has the keys: {', '.join(_known(model, place))}"
     if fault["type"] == "missing":
         return place[:-1], f"{name!r} is missing"
     if fault["type"] == "literal_error":
@@ -143,9 +161,8 @@ def _keys(loc: tuple[int | str, ...]) -> Place:
     return tuple(part for part in loc if part not in _ALTERNATIVES)
 
 
-def _known(place: Place) -> list[str]:
+def _known(model: type[BaseModel], place: Place) -> list[str]:
     """The keys that may stand at a place."""
-    model: type[BaseModel] = Scenario
     for part in place:
         annotation = _fields(model).get(str(part))  # None for a position, and for a name that the file gives
         model = next(_models(annotation), model)

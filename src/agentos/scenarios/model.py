@@ -3,9 +3,11 @@
 The JSON Schema beside this file is made from these models; editors complete and check scenarios by it.
 """
 
+import itertools
 import json
 import operator
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +27,10 @@ from agentos.messages import StopReason
 
 SCHEMA = Path(__file__).with_name("scenario.schema.json")
 SUFFIX = ".scenario.yaml"
+NO_LIVE_MODELS = ("offline", "script", "recorded")
+"""What scenarios call models that ask nobody."""
+BOUNDS = "measures.yaml"
+"""Beside scenarios: what their measures must come to."""
 
 _OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _BOUND = r"(<=|>=|<|>) ?(\d+(?:\.\d+)?)"
@@ -36,6 +42,11 @@ def compare(wanted: "Number", found: float) -> bool:
     """Whether `found` is, or is within, what a number of a scenario asks for."""
     bound = re.fullmatch(_BOUND, str(wanted))
     return bool(_OPERATORS[bound[1]](found, float(bound[2]))) if bound else found == wanted
+
+
+def holds(text: str, words: str) -> bool:
+    """Whether a text has these words; upper and lower case count as the same."""
+    return words.casefold() in text.casefold()
 
 
 def period(text: str) -> timedelta:
@@ -161,6 +172,8 @@ class Expect(_Words):
     """Calls made, in this order, others may stand between; of text arguments a part is enough. `[]`: none were made."""
     private: dict[str, Texts] = Field(default_factory=dict)
     """By user: words that are theirs, and that no other user may see or have an agent that knows."""
+    judge: Texts = Field(default_factory=list)
+    """Sentences about the conversation that a judge model finds true; without one they are reported as not judged."""
     stop_reason: StopReason = "end_turn"
     """How the turn ended."""
     heartbeats: Number | None = None
@@ -201,16 +214,20 @@ class Kill(_Words):
     """A tool: its call is saved and has not run."""
     after: str | None = None
     """A tool: its result is saved, and nothing behind it."""
+    during: Literal["model"] | None = None
+    """`model`: its first answer begins to come in, and nothing of it is saved."""
 
     @model_validator(mode="after")
     def _one_point(self) -> "Kill":
-        if (self.before is None) == (self.after is None):
-            raise ValueError("give either `before` or `after`, with a tool's name")
+        if [self.before, self.after, self.during].count(None) != 2:
+            raise ValueError("give one of `before` and `after`, with a tool's name, and `during: model`")
         return self
 
     @property
     def point(self) -> str:
         """Where it happens, in words."""
+        if self.during:
+            return "while the model answers"
         return f"before {self.before}" if self.before else f"after {self.after}"
 
 
@@ -235,6 +252,8 @@ class Turn(_Words):
     """Kill the process in the middle of this turn of the user's."""
     repeat: int = Field(default=1, ge=1, le=1000)
     """Say it so many times; `{n}` in the text is the number."""
+    needs: Texts = Field(default_factory=list)
+    """Names of `facts` without which the model cannot answer it well."""
     expect: Expect | None = None
     """What must hold after it."""
 
@@ -245,8 +264,8 @@ class Turn(_Words):
             raise ValueError(f"one thing a turn: {' and '.join(given)} need a turn each")
         if not given and self.expect is None:
             raise ValueError(f"say what happens: one of {', '.join(_ACTIONS)}; or give `expect`")
-        if self.user is None and (self.kill or self.repeat > 1):
-            raise ValueError("`kill` and `repeat` belong to a turn with `user`")
+        if self.user is None and (self.kill or self.repeat > 1 or self.needs):
+            raise ValueError("`kill`, `repeat` and `needs` belong to a turn with `user`")
         if self.kill and self.repeat > 1:
             raise ValueError("`kill` and `repeat` need a turn each")
         return self
@@ -268,9 +287,25 @@ class Turn(_Words):
         return f"{self.advance} pass" if self.advance else "a look"
 
     @property
+    def texts(self) -> list[str]:
+        """What comes in by this turn."""
+        inject = self.inject or Inject(document="")
+        return [text for text in (self.user, inject.document, inject.result, *(self.edit or {}).values()) if text]
+
+    @property
     def lines(self) -> list[Line]:
         """The script's lines in full."""
         return [Line(say=line) if isinstance(line, str) else line for line in self.script]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """The turn in which a value of a fact is told."""
+
+    value: str
+    turn: int
+    """Its place among the turns, from 0."""
+    speaker: str
 
 
 class Scenario(_Words):
@@ -280,14 +315,20 @@ class Scenario(_Words):
     """What the scenario is about, in a few words."""
     persona: str = "assistant"
     """Who the agents are; a file in `personas/NAME/scenarios/` is about NAME unless it says otherwise."""
-    model: Literal["offline", "script"] = "offline"
-    """`offline`: the rule-based model of the package. `script`: what the turns' `script` says."""
+    model: Literal["offline", "script", "recorded"] = "offline"
+    """`offline`: the rule-based model of the package. `script`: what the turns' `script` says. `recorded`: what a live
+    model said, from the cassette beside this file."""
     context_window: int | None = Field(default=None, ge=8000)
     """Tokens of the model's window to use; a small one fills soon."""
     start: AwareDatetime = datetime(2026, 5, 8, 9, 30, tzinfo=UTC)
     """When the scenario begins, with offset. Each turn takes a minute."""
     agents: dict[str, str] = Field(default_factory=dict)
     """By user: the agent they talk with, where it is not one of their own."""
+    facts: dict[str, Texts] = Field(default_factory=dict)
+    """What the agent is told and should know, for the measures of memory: a name, and the words that carry the fact.
+    Of several each takes the place of the one before."""
+    remarks: Texts = Field(default_factory=list)
+    """Words said in passing, or brought in by a document or a tool: they belong in no lasting memory."""
     turns: list[Turn] = Field(min_length=1)
     """What happens, in order."""
     expect: Expect | None = None
@@ -316,9 +357,65 @@ class Scenario(_Words):
             raise ValueError(f"the last turn is about {last!r}, of whom nothing was heard; give it `as`")
         return self
 
+    @model_validator(mode="after")
+    def _facts_are_told(self) -> "Scenario":
+        for name, values in self.facts.items():
+            for old, new in itertools.permutations(dict.fromkeys(map(str.casefold, values)), 2):
+                if old in new:
+                    raise ValueError(f"fact {name!r}: {old!r} is part of {new!r}; choose words that tell them apart")
+            untold = values[len(self.tellings(name)) :]
+            if untold:
+                raise ValueError(
+                    f"fact {name!r}: no turn with `user` or `edit` says {untold[0]!r}, or not in this order"
+                )
+        for word in self.remarks:
+            if not any(holds(text, word) for turn in self.turns for text in turn.texts):
+                raise ValueError(f"no turn says {word!r}, which is one of the `remarks`")
+        for number, turn in enumerate(self.turns):
+            for name in turn.needs:
+                if name not in self.facts:
+                    raise ValueError(f"there is no fact {name!r}; the facts are: {', '.join(self.facts) or 'none'}")
+                if self.tellings(name)[0].turn >= number:
+                    raise ValueError(f"a turn needs the fact {name!r}, which is told later")
+        return self
+
+    def tellings(self, fact: str) -> list[Telling]:
+        """When each value of a fact is told, in order, as far as turns do."""
+        found: list[Telling] = []
+        turns = iter(enumerate(self.turns))
+        for value in self.facts[fact]:
+            for number, turn in turns:
+                if any(holds(text, value) for text in (turn.user or "", *(turn.edit or {}).values())):
+                    found.append(Telling(value, number, turn.speaker))
+                    break
+        return found
+
     def agent_of(self, speaker: str) -> str:
         """The name of the agent that a user talks with."""
         return self.agents.get(speaker, speaker)
+
+
+class Bounds(_Words):
+    """What the measures of a scenario set must come to; see `agentos.scenarios.measures`."""
+
+    recall: Number | None = None
+    """Share of needed facts that were in the model's view."""
+    precision: Number | None = None
+    """Share of the memories shown by searches that were needed."""
+    forgetting: Number | None = None
+    """Turns until a replaced value is used no more."""
+    contamination: Number | None = None
+    """Share of remarks, and of facts of other users, that came into memory."""
+    save_rate: Number | None = None
+    """Share of facts that were in lasting memory before they were paged out."""
+    staleness: Number | None = None
+    """Share of views of a value in which an old one stood above."""
+    drift: Number | None = None
+    """Share of memories that differ from those of the first model or embedder."""
+
+
+MEASURES = tuple(Bounds.model_fields)
+"""The measures, in the order of reports."""
 
 
 def json_schema() -> str:

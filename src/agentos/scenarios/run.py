@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import datetime, timedelta
 from difflib import ndiff
 from functools import cache
@@ -25,13 +25,17 @@ from agentos.events import Event, TextDelta
 from agentos.messages import Cause, Passage, Reply
 from agentos.protocols import LLM, Embedder, LLMRequest, SearchQuery
 from agentos.runtime import Runtime
+from agentos.scenarios.cassette import Recorded, Recording, cassette_of, recording, replaying
 from agentos.scenarios.model import Line, Scenario, Search, Turn, period
-from agentos.scenarios.trajectory import Hits, Memory, Trajectory, TurnRecord
+from agentos.scenarios.trajectory import Change, Found, Hits, Memory, Said, Trajectory, TurnRecord
 from agentos.settings import Settings, load_settings
 from agentos.testing import ExactIndex, FixedClock, FunctionLLM, call, say
+from agentos.tools.memory import SEARCH_TOOLS
 from agentos.tools.tool import Tool
 
 _MINUTE = timedelta(minutes=1)
+_ALL = 10_000
+"""Rows of a kind that are read: more than a scenario makes."""
 _SUMMARY_REQUEST = "[summary request]"
 
 OpenRuntime = Callable[..., Runtime]
@@ -43,26 +47,52 @@ async def play(
     path: str = "",
     personas: Path | None = None,
     model: str | None = None,
+    embedding: str = "static",
+    record: bool = False,
     open_runtime: OpenRuntime = Runtime,
 ) -> Trajectory:
     """Play `scenario` to its end in a temporary home; what a turn does wrong is in its record.
 
-    `path` names its file in the trajectory. `personas`: a folder of personas that comes before the
-    package's. `model` takes the place of the scenario's own. `open_runtime` makes the runtime, with the
-    arguments of `Runtime`; the process of a killed turn has a plain one until it dies.
+    `path` names its file in the trajectory; a `recorded` model has its cassette beside it, which `record` makes
+    anew from the live `model`. `personas`: a folder of personas that comes before the package's. `model` takes the
+    place of the scenario's own. `open_runtime` makes the runtime, with the arguments of `Runtime`; the process of
+    a killed turn has a plain one until it dies.
     """
     started = time.perf_counter()
     played_by = model or scenario.model
-    trajectory = Trajectory(name=scenario.name, path=path, persona=scenario.persona, model=played_by)
-    with tempfile.TemporaryDirectory(prefix="agentos-scenario-") as home:
-        stage = Stage(scenario, Path(home), personas, model, open_runtime)
+    trajectory = Trajectory(
+        name=scenario.name, path=path, persona=scenario.persona, model=played_by, embedding=embedding
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="agentos-scenario-") as home,
+        _from_cassette(scenario, path, played_by, record) as llm,
+    ):
+        stage = Stage(scenario, Path(home), personas, model, open_runtime, embedding=embedding, llm=llm)
         try:
             for number, turn in enumerate(scenario.turns, 1):
                 trajectory.turns.append(await stage.act(number, turn))
         finally:
             await stage.close()
+        failed = any(record.stop_reason == "llm_error" for record in trajectory.turns)
+        if isinstance(llm, Recording):
+            llm.is_sound = not failed
+        elif isinstance(llm, Recorded) and not failed:
+            trajectory.turns[-1].error = trajectory.turns[-1].error or llm.left or None
     trajectory.seconds = round(time.perf_counter() - started, 3)
     return trajectory
+
+
+def _from_cassette(scenario: Scenario, path: str, model: str, record: bool) -> AbstractContextManager[LLM | None]:
+    """The model with the cassette it fills or is played from; None where there is none."""
+    if not record and model != "recorded":
+        return nullcontext()
+    if any(turn.kill for turn in scenario.turns):
+        raise ConfigError(
+            f"{path}: a killed turn runs in a process of its own, which is not recorded; leave `kill` out, or play the "
+            "scenario with another model"
+        )
+    cassette = cassette_of(Path(path))
+    return recording(cassette, model, scenario.context_window) if record else replaying(cassette)
 
 
 class Stage:
@@ -76,23 +106,27 @@ class Stage:
         model: str | None = None,
         open_runtime: OpenRuntime = Runtime,
         now: datetime | None = None,
+        embedding: str = "static",
+        llm: LLM | None = None,
     ) -> None:
         self.scenario, self.home, self.personas, self.model = scenario, home, personas, model or scenario.model
         self.clock = FixedClock(now or scenario.start)
         self.script: list[Line] = []
         """What the scripted model has yet to say in this turn."""
         self._open_runtime = open_runtime
+        self._embedding, self._given = embedding, llm
         self._runtime: Runtime | None = None
         self.results: dict[str, str] = {}
-        self._last_message: dict[str, int] = {}
+        self._recorded: dict[str, tuple[int, int]] = {}
+        """By agent: the ids of the last message and the last journal row that a record has."""
         self._before: dict[str, Memory] = {}
 
     async def runtime(self) -> Runtime:
         """The runtime on the scenario's home, opened where it is closed."""
         if self._runtime is None:
             self._runtime = self._open_runtime(
-                self._settings(), llm=self._llm(), tools=self._tools(), clock=self.clock, embedder=_embedder(),
-                index=ExactIndex(),
+                self._settings(), llm=self._llm(), tools=self._tools(), clock=self.clock,
+                embedder=_embedder(self._embedding), index=ExactIndex(),
             )  # fmt: skip
             self._runtime.open()
         return self._runtime
@@ -108,7 +142,7 @@ class Stage:
         name, runtime = self.scenario.agent_of(speaker), await self.runtime()
         agent = await runtime.agent(name, persona=self.scenario.persona, model=self.model)
         if name not in self._before:
-            self._before[name] = await self._memory(runtime, agent.id)
+            self._before[name], _ = await self._memory(runtime, agent.id)
         return agent
 
     def _settings(self) -> Settings:
@@ -116,10 +150,11 @@ class Stage:
             "home": self.home, "model": self.model, "personas": self.personas,
             "context_window": self.scenario.context_window, "index_min_passages": 10**6,
         }  # fmt: skip
-        return Settings(**fixed) if self.model in ("offline", "script") else load_settings(**fixed)
+        alone = self._given or self.model in ("offline", "script")
+        return Settings(**fixed) if alone else load_settings(**fixed)
 
     def _llm(self) -> LLM | None:
-        return FunctionLLM(self._line, name="script", keep_requests=False) if self.model == "script" else None
+        return FunctionLLM(self._line, name="script", keep_requests=False) if self.model == "script" else self._given
 
     def _line(self, request: LLMRequest) -> Reply | AgentOSError:
         if _SUMMARY_REQUEST in str(request.messages[-1]["content"]):
@@ -210,7 +245,7 @@ class Stage:
         order = {
             "scenario": self.scenario.model_dump(mode="json", by_alias=True), "home": str(self.home), "number": number,
             "personas": self.personas and str(self.personas), "model": self.model, "results": self.results,
-            "now": self.clock.now().isoformat(),
+            "now": self.clock.now().isoformat(), "embedding": self._embedding,
         }  # fmt: skip
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "agentos.scenarios.killed", stdin=asyncio.subprocess.PIPE,
@@ -234,7 +269,8 @@ class Stage:
         runtime = await self.runtime()
         agents = await runtime.store.read(lambda tx: tx.agents())
         for agent in agents:
-            memory = record.memory[agent.name] = await self._memory(runtime, agent.id)
+            memory, self._recorded[agent.id] = await self._memory(runtime, agent.id)
+            record.memory[agent.name] = memory
             whose = f"{agent.name} " if len(agents) > 1 else ""
             record.diff += [whose + line for line in memory_diff(self._before[agent.name], memory)]
             self._before[agent.name] = memory
@@ -243,21 +279,52 @@ class Stage:
                 record.fill = round(room.prompt_tokens / room.window.tokens, 3)
                 record.searches = [await _search(runtime, agent.id, search) for search in searches]
 
-    async def _memory(self, runtime: Runtime, agent_id: str) -> Memory:
-        since = self._last_message.get(agent_id, 0)
+    async def _memory(self, runtime: Runtime, agent_id: str) -> tuple[Memory, tuple[int, int]]:
+        """What an agent holds, what is new since the last record, and how far that goes."""
+        since = self._recorded.get(agent_id, (0, 0))
+        return await runtime.store.read(lambda tx: _memory(tx, agent_id, *since))
 
-        def work(tx: Any) -> tuple[Any, Any, Any]:
-            return tx.blocks(agent_id), tx.recent_passages(agent_id, limit=10_000), tx.recent_messages(agent_id, 10_000)
 
-        blocks, passages, messages = await runtime.store.read(work)
-        new = sorted((m for m in messages if m.id > since), key=lambda m: m.id)
-        self._last_message[agent_id] = max((m.id for m in messages), default=0)
-        return Memory(
-            blocks={block.label: block.value for block in blocks},
-            archival=[p.text for p in sorted(passages, key=lambda p: p.id) if p.valid_to is None],
-            new_messages=[m.content for m in new if m.role != "tool" and m.origin != "runtime"],
-            new_results=[m.content for m in new if m.role == "tool"],
-        )
+def _memory(tx: Any, agent_id: str, last_message: int, last_event: int) -> tuple[Memory, tuple[int, int]]:
+    """What an agent holds and what is new behind these ids, and the ids of its last message and journal row."""
+    passages = {p.ref: p for p in reversed(tx.recent_passages(agent_id, limit=_ALL))}
+    messages = [m for m in reversed(tx.recent_messages(agent_id, _ALL)) if m.id > last_message]
+    events = [e for e in reversed(tx.events(agent_id, limit=_ALL)) if e["id"] > last_event]
+    entries = {f"s{entry.id}": entry for entry in tx.entries(agent_id, retired=True)}
+    memory = Memory(
+        blocks={block.label: block.value for block in tx.blocks(agent_id)},
+        archival={ref: p.text for ref, p in passages.items() if p.valid_to is None},
+        summary="\n".join(entry.rendered for entry in entries.values() if not entry.retired),
+        new_messages=[
+            Said(ref=m.ref, role=m.role, text=m.content)
+            for m in messages if m.role != "tool" and m.origin != "runtime"
+        ],
+        new_results=[m.content for m in messages if m.role == "tool"],
+        shown=[_found(m.content) for m in messages if m.role == "tool" and m.name in SEARCH_TOOLS and m.ok],
+        journal=[_change(tx, event, passages, entries) for event in events],
+    )  # fmt: skip
+    last = max((m.id for m in messages), default=last_message), max((e["id"] for e in events), default=last_event)
+    return memory, last
+
+
+def _found(text: str) -> list[Found]:
+    """The memories in the result of a search: a line each, as JSON."""
+    hits = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [Found(ref=hit["id"], rank=hit.get("rank"), text=hit["text"]) for hit in hits]
+
+
+def _change(tx: Any, event: dict[str, Any], passages: dict[str, Any], entries: dict[str, Any]) -> Change:
+    """A journal row, with the text that it names by id only."""
+    action, target, text = event["action"], event["target"], None
+    if action.startswith("block.") and event["after_id"]:
+        text = tx.version(event["after_id"])["value"]
+    elif action.startswith("passage.") and target in passages:
+        text = passages[target].text
+    moved = entries[target].message_ids if action == "page_out" else ()
+    names = ("actor", "action", "target", "note", "run_id", "message_id", "call_id")
+    return Change(
+        at=event["created_at"], text=text, messages=[f"m{n}" for n in moved], **{name: event[name] for name in names}
+    )
 
 
 def memory_diff(before: Memory, after: Memory) -> list[str]:
@@ -266,8 +333,8 @@ def memory_diff(before: Memory, after: Memory) -> list[str]:
     for label, value in after.blocks.items():
         changes = ndiff(before.blocks.get(label, "").splitlines(), value.splitlines())
         lines += [f"{label}: {line}" for line in changes if line[0] in "+-"]
-    lines += [f"archival: - {text}" for text in before.archival if text not in after.archival]
-    lines += [f"archival: + {text}" for text in after.archival if text not in before.archival]
+    lines += [f"archival: - {text}" for ref, text in before.archival.items() if ref not in after.archival]
+    lines += [f"archival: + {text}" for ref, text in after.archival.items() if ref not in before.archival]
     return lines
 
 
@@ -309,6 +376,6 @@ async def _search(runtime: Runtime, agent_id: str, search: Search) -> Hits:
 
 
 @cache
-def _embedder() -> Embedder:
+def _embedder(name: str) -> Embedder:
     """One for all scenarios of a process: loading its weights takes longer than a scenario."""
-    return make_embedder("static")
+    return make_embedder(name)

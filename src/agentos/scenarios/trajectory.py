@@ -1,5 +1,6 @@
 """What happened in a run of a scenario, as values: all that its expectations are checked on."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,16 +21,61 @@ class Hits(_Values):
     texts: list[str]
 
 
+class Said(_Values):
+    """A message of user or agent."""
+
+    ref: str
+    role: str
+    text: str
+
+
+class Found(_Values):
+    """One memory that a search showed."""
+
+    ref: str
+    rank: int | None = None
+    """1 is the best; None for one that was paged in by its id."""
+    text: str
+
+    @property
+    def place(self) -> Literal["archival", "recall"]:
+        """The memory it comes from."""
+        return "archival" if self.ref.startswith("p") else "recall"
+
+
+class Change(_Values):
+    """A row of the journal: who changed what in memory, when and from which message."""
+
+    at: datetime
+    actor: str
+    action: str
+    target: str
+    note: str = ""
+    run_id: str | None = None
+    message_id: int | None = None
+    call_id: str | None = None
+    text: str | None = None
+    """What the target reads after it, for a block or passage."""
+    messages: list[str] = Field(default_factory=list)
+    """The messages that a page-out moved."""
+
+
 class Memory(_Values):
-    """What an agent holds after a turn."""
+    """What an agent holds after a turn, and how it came there."""
 
     blocks: dict[str, str]
-    archival: list[str]
-    """Valid passages, oldest first."""
-    new_messages: list[str]
+    archival: dict[str, str]
+    """Valid passages by id, oldest first."""
+    summary: str
+    """What stands in the context for messages that were paged out."""
+    new_messages: list[Said]
     """Messages of user and agent saved in this turn, oldest first."""
     new_results: list[str]
     """Tool results saved in this turn."""
+    shown: list[list[Found]]
+    """What each search of this turn showed, in the order shown."""
+    journal: list[Change]
+    """What happened to its memory in this turn, oldest first."""
 
 
 class TurnRecord(_Values):
@@ -66,6 +112,18 @@ class TurnRecord(_Values):
     searches: list[Hits] = Field(default_factory=list)
 
 
+class Verdict(_Values):
+    """What a judge model thinks of a sentence."""
+
+    turn: int
+    """From 1; 0 is the end of the scenario."""
+    sentence: str
+    met: bool | None
+    """None: its answer was neither yes nor no, or there was none."""
+    answer: str
+    """What it said, or why it said nothing."""
+
+
 class Trajectory(_Values):
     """One run of a scenario."""
 
@@ -74,7 +132,9 @@ class Trajectory(_Values):
     """The scenario's file; empty for one that was made in a program."""
     persona: str
     model: str
+    embedding: str = "static"
     seconds: float = 0.0
+    judged: list[Verdict] = Field(default_factory=list)
     turns: list[TurnRecord] = Field(default_factory=list)
 
     def save(self, path: Path) -> None:
