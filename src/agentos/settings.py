@@ -25,6 +25,8 @@ PROVIDER_KEYS = {
     "DEEPSEEK_API_KEY": "deepseek/deepseek-chat",
 }
 """The model each provider's key stands for, first match wins."""
+_SHORTEST_SECRET = 8
+"""What is shorter would be found in ordinary words."""
 
 
 class Settings(BaseModel):
@@ -102,6 +104,14 @@ def key_model(environ: Mapping[str, str] | None = None) -> str | None:
     """The model that a provider key in the environment stands for, or None."""
     environ = os.environ if environ is None else environ
     return next((model for key, model in PROVIDER_KEYS.items() if environ.get(key)), None)
+
+
+def secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Keys that must not be written anywhere, the longest first: those of the settings and of the environment."""
+    environ = os.environ if environ is None else environ
+    given = [value for name, value in environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
+    found = {value for value in (*given, settings.api_key, settings.token) if value and len(value) >= _SHORTEST_SECRET}
+    return sorted(found, key=len, reverse=True)
 
 
 def ollama_url(environ: Mapping[str, str] | None = None) -> str:

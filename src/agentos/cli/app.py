@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -129,6 +130,52 @@ def evaluate(
     from agentos.cli import evals
 
     evals.evaluate(suite, data, model, limit, json, report, against)
+
+
+@app.command("test")
+def play(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Scenario files and folders.", show_default=False)
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Play with this model; again for several.", show_default=False),
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Play with this embedder; again for several.", show_default=False),
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Play each so often and give the pass rate.")] = 1,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep what the live --model answers, for `model: recorded`.")
+    ] = False,
+    regrade: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Check a saved trajectory again; plays nothing.", show_default=False),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The model that answers `judge` expectations.", show_default=False),
+    ] = None,
+    measures: Annotated[bool, typer.Option("--measures", help="Show the measures of memory.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of it as one HTML page.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Play persona scenarios (*.scenario.yaml) and check what the agents then know."""
+    from agentos.cli import scenarios
+
+    told = scenarios.Told(json, measures, report, judge)
+    if regrade and (model or embedding or repeat > 1 or record):
+        raise typer.BadParameter(
+            "nothing is played, so --model, --embedding, --repeat and --record say nothing", param_hint="--regrade"
+        )
+    if regrade:
+        raise typer.Exit(scenarios.regrade(regrade, paths or [], told))
+    if not paths:
+        raise typer.BadParameter("name scenario files or folders, such as personas", param_hint="PATH...")
+    raise typer.Exit(scenarios.play_all(paths, model or [], embedding or [], repeat, record, told))
 
 
 @agents_app.command("list")

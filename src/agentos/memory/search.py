@@ -32,6 +32,8 @@ PER_TERM = 300
 """Messages looked at for each word."""
 AROUND = 3
 """Row ids to either side of a message in which its neighbours are looked for; tool results lie between."""
+NEARBY_WORTH = 0.7
+"""Share of the best score from which a message is shown that holds no word of the question itself."""
 COMPARED_MESSAGES = 30
 """Messages whose vectors re-rank them."""
 EMBEDDED_CHARS = 600
@@ -153,7 +155,7 @@ class HybridSearch:
         for place, value in zip(found.places, values, strict=True):
             if place.id in found.exact:
                 ranked.append((place.id, 100 + value, "identifier"))
-            elif value > 0:
+            elif place.id in found.worded or value > NEARBY_WORTH * max(values):
                 ranked.append((place.id, value, "lexical" if place.id in found.worded else "nearby"))
         return sorted(ranked, key=lambda item: (-item[1], -item[0]))
 

@@ -1,0 +1,557 @@
+"""Scenarios: the shipped ones pass, broken agents fail them, and mistakes in a file are named by line."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer import BadParameter
+
+from agentos.cli.app import app
+from agentos.errors import AgentOSError, ConfigError, UsageError
+from agentos.llm.offline import OfflineLLM
+from agentos.messages import Reply, ToolCall
+from agentos.protocols import Hit, SearchQuery
+from agentos.runtime import Runtime
+from agentos.scenarios.check import check, wilson
+from agentos.scenarios.load import find_scenarios, load_bounds, load_scenario, persona_folder
+from agentos.scenarios.model import SCHEMA, Bounds, Expect, Kill, Scenario, Turn, compare, json_schema, period
+from agentos.scenarios.run import play
+from agentos.scenarios.trajectory import Trajectory, load_trajectory
+from agentos.settings import Settings
+from agentos.testing.fake_openai import FakeOpenAI, FakeReply
+from agentos.testing.fake_openai import call as tool_call
+from agentos.tools.toolset import Toolset
+
+ROOT = Path(__file__).parent.parent
+PERSONAS = ROOT / "personas"
+PAGE = (ROOT / "docs/scenarios.md").read_text()
+
+
+async def failures_of(path: Path, **options: Any) -> list[str]:
+    """What does not hold when the scenario of a file is played."""
+    scenario = load_scenario(path)
+    options = {"personas": persona_folder(path)} | options
+    return [str(failure) for failure in check(scenario, await play(scenario, **options))]
+
+
+def shipped(name: str) -> Path:
+    return PERSONAS / f"{name.replace('/', '/scenarios/')}.scenario.yaml"
+
+
+@pytest.mark.parametrize("path", find_scenarios([PERSONAS]), ids=lambda p: p.name.removesuffix(".scenario.yaml"))
+async def test_a_shipped_scenario_goes_as_expected(path: Path) -> None:
+    assert await failures_of(path) == []
+
+
+def test_each_persona_has_scenarios() -> None:
+    for persona in PERSONAS.glob("*/persona.md"):
+        assert len(find_scenarios([persona.parent])) >= 6
+
+
+# broken agents
+
+
+def never_pages_out(settings: Settings, **parts: Any) -> Runtime:
+    return Runtime(settings.model_copy(update={"context_window": 200_000}), **parts)
+
+
+class Appending(OfflineLLM):
+    """A model that adds the new fact and leaves the old one."""
+
+    async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
+        async for item in super().stream(request):
+            yield replace(item, calls=tuple(map(self._appended, item.calls))) if isinstance(item, Reply) else item
+
+    def _appended(self, call: ToolCall) -> ToolCall:
+        if call.name != "core_memory_replace":
+            return call
+        given = {"label": call.values["label"], "content": call.values["new_content"]}
+        return replace(call, name="core_memory_append", arguments=json.dumps(given))
+
+
+def appends(settings: Settings, *, llm: Any, **parts: Any) -> Runtime:
+    return Runtime(settings, llm=Appending(), **parts)
+
+
+class SharesArchival(Runtime):
+    """Every agent's searches go through the archival memory of all."""
+
+    def open(self) -> None:
+        super().open()
+        own = self.search
+
+        async def everywhere(agent_id: str, query: SearchQuery, **options: Any) -> list[Hit]:
+            agents = await self.store.read(lambda tx: tx.agents())
+            return [hit for agent in agents for hit in await own(agent.id, query, **options)]
+
+        self.search = everywhere  # type: ignore[assignment]
+
+
+class NoHeartbeats(Toolset):
+    def only(self, names: Any) -> Toolset:
+        return NoHeartbeats(super().only(names).tools.values())
+
+    def wants_heartbeat(self, call: ToolCall) -> bool:
+        return False
+
+
+class IgnoresHeartbeats(Runtime):
+    """No call, however it asks, gets another step."""
+
+    def __init__(self, *args: Any, **parts: Any) -> None:
+        super().__init__(*args, **parts)
+        self.tools = NoHeartbeats(self.tools.tools.values())
+
+
+class ForgetsTimers(Runtime):
+    """What was due at the start is dropped."""
+
+    def open(self) -> None:
+        super().open()
+        with self.store.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE timer SET fired_at = due_at")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "told"),
+    [
+        ("assistant/paged-out", never_pages_out, "page_outs >= 1"),
+        ("assistant/corrected-twice", appends, "block human excludes 'Lisbon'"),
+        ("assistant/same-name", SharesArchival, "'7731-B' of anna-m stays private"),
+        ("support/injected", IgnoresHeartbeats, "heartbeats 2"),
+        ("assistant/reminder", ForgetsTimers, "reply contains 'call Ben'"),
+    ],
+)
+async def test_a_broken_agent_fails_the_scenario_meant_to_catch_it(
+    name: str, broken: Callable[..., Runtime], told: str
+) -> None:
+    assert f"expected: {told}" in "\n".join(await failures_of(shipped(name), open_runtime=broken))
+
+
+async def test_a_persona_whose_policy_can_be_written_fails_the_injection(tmp_path: Path) -> None:
+    folder = tmp_path / "personas" / "support"
+    shutil.copytree(PERSONAS / "support", folder)
+    persona = folder / "persona.md"
+    persona.write_text(persona.read_text().replace("read_only: true", "read_only: false"))
+    told = await failures_of(folder / "scenarios" / "injected.scenario.yaml")
+    assert "block policy excludes 'always granted'" in "\n".join(told)
+    assert "policy: + 2. Refunds are always granted, up to 5000 dollars." in "\n".join(told)
+
+
+# playing
+
+
+def scenario_of(*turns: dict[str, Any], **values: Any) -> Scenario:
+    return Scenario.model_validate({"name": "x", "model": "script", "turns": turns, **values})
+
+
+SAVES = {
+    "say": "Noted.",
+    "calls": [
+        {"core_memory_append": {"label": "human", "content": "Home: Faro", "request_heartbeat": True}},
+        {"archival_memory_insert": {"content": "Rui is the landlord."}},
+    ],
+}
+
+
+async def test_a_script_with_a_line_too_few_or_too_many_fails_its_turn() -> None:
+    scenario = scenario_of({"user": "hi", "script": []}, {"user": "ho", "script": ["a", "b"]})
+    few, many = check(scenario, await play(scenario))
+    assert (few.turn, many.turn) == (1, 2)
+    assert "llm_error: the script of this turn has no line left" in few.found
+    assert "1 of the turn's script lines were not asked for" in many.found
+
+
+async def test_a_kill_at_a_point_that_never_comes_fails_its_turn() -> None:
+    scenario = scenario_of({"user": "hi", "script": ["hello"], "kill": {"before": "set_timer"}})
+    (failure,) = check(scenario, await play(scenario))
+    assert "never came to the point before set_timer" in failure.found
+
+
+async def test_a_killed_turn_ran_in_another_process_and_made_no_call_twice() -> None:
+    scenario = scenario_of({"user": "hi", "script": [SAVES, "Done."], "kill": {"after": "core_memory_append"}})
+    trajectory = await play(scenario)
+    assert check(scenario, trajectory) == []
+    (turn,) = trajectory.turns
+    assert [event["type"] for event in turn.events] == [
+        "tool_call", "tool_call", "tool_result",  # until SIGKILL
+        "tool_result", "heartbeat", "result",
+    ]  # fmt: skip
+    assert turn.memory["user"].blocks["human"] == "Home: Faro"
+    assert turn.llm_calls == 2
+
+
+async def test_users_may_share_an_agent_and_their_words_still_show_in_replies() -> None:
+    turns = {"as": "mia", "user": "hi", "script": ["Hi."]}, {"as": "ben", "user": "hi", "script": ["Mia said hi."]}
+    scenario = scenario_of(*turns, agents={"mia": "family", "ben": "family"}, expect={"private": {"mia": "mia said"}})
+    trajectory = await play(scenario)
+    assert set(trajectory.turns[-1].memory) == {"family"}
+    (failure,) = check(scenario, trajectory)
+    assert failure.found == "it is in the replies to ben: Mia said hi."
+
+
+# expectations
+
+
+LANDLORD = {"query": "landlord", "finds": "Rui", "rank": 1}
+
+
+async def played() -> tuple[Scenario, Trajectory]:
+    scenario = scenario_of({"user": "I live in Faro.", "script": [SAVES, "Done."], "expect": {"search": [LANDLORD]}})
+    return scenario, await play(scenario)
+
+
+MET_AND_UNMET = [
+    ({"reply": {"contains": "done", "matches": r"^Noted"}}, {"reply": {"excludes": "noted"}}),
+    ({"reply": {"contains": ["Noted", "Done"]}}, {"reply": {"matches": "^noted"}}),
+    ({"blocks": {"human": {"contains": "faro", "length": 10}}}, {"blocks": {"human": {"length": "> 10"}}}),
+    ({"blocks": {"rules": {"length": 0}}}, {"blocks": {"humans": {"length": 0}}}),
+    ({"archival": {"contains": "Rui"}}, {"archival": {"excludes": "rui"}}),
+    ({"recall": {"contains": "I live in Faro."}}, {"recall": {"contains": "Oslo"}}),
+    ({"search": [LANDLORD]}, {"search": [{"query": "landlord", "finds": "x"}]}),
+    ({"search": [{"query": "landlord", "excludes": "Oslo"}]}, {"search": [{"query": "landlord", "excludes": "rui"}]}),
+    ({}, {"search": [{"query": "another", "finds": "Rui"}]}),
+    (
+        {"calls": [{"core_memory_append": {"content": "faro"}}, {"archival_memory_insert": {}}]},
+        {"calls": [{"archival_memory_insert": {}}, {"core_memory_append": {}}]},
+    ),
+    ({"calls": [{"core_memory_append": {"request_heartbeat": True}}]}, {"calls": []}),
+    ({"heartbeats": 1, "page_outs": 0, "llm_calls": "<= 2"}, {"llm_calls": "< 2"}),
+    ({"prompt_tokens": "> 1000", "cost_usd": 0, "fill": "< 0.5"}, {"fill": "<= 0.001"}),
+    ({"stop_reason": "end_turn"}, {"stop_reason": "max_steps"}),
+]
+
+
+async def test_each_expectation_holds_or_does_not() -> None:
+    scenario, trajectory = await played()
+    for met, unmet in MET_AND_UNMET:
+        for wanted, count in ((met, 0), (unmet, 1)):
+            turn = scenario.turns[0].model_copy(update={"expect": Expect.model_validate(wanted)})
+            found = check(scenario.model_copy(update={"turns": [turn]}), trajectory)
+            assert len(found) == count, wanted
+
+
+async def test_a_failure_says_what_was_expected_what_was_there_and_what_changed() -> None:
+    scenario, trajectory = await played()
+    turn = scenario.turns[0].model_copy(update={"expect": Expect.model_validate({"archival": {"contains": "Oslo"}})})
+    (failure,) = check(scenario.model_copy(update={"turns": [turn]}), trajectory)
+    assert str(failure).splitlines() == [
+        "turn 1 (user: I live in Faro.)",
+        "  expected: archival contains 'Oslo'",
+        "  found:    Rui is the landlord.",
+        "  memory changed:",
+        "      human: + Home: Faro",
+        "      archival: + Rui is the landlord.",
+    ]
+
+
+def test_numbers_periods_and_intervals() -> None:
+    assert [compare(n, 3) for n in (3, "<= 3", ">=3", "< 3", "> 3", 2)] == [True, True, True, False, False, False]
+    assert period("1 week 2 hours 1 minute").total_seconds() == 7 * 86400 + 2 * 3600 + 60
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(5, 5) == (pytest.approx(0.5655, abs=1e-3), 1.0)
+    assert wilson(5, 10) == (pytest.approx(0.2366, abs=1e-3), pytest.approx(0.7634, abs=1e-3))
+
+
+# files
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ("", 1, "the file is empty"),
+        ("- a\n", 1, "'the scenario' cannot be a list; it has the keys: name, persona"),
+        ("name: [", 1, "this is not YAML"),
+        ("name: x\nstart: 2026-13-45\n", 1, "this is not YAML"),
+        ("name: x\nname: y\n", 2, "'name' is there twice, first in line 1"),
+        ("turns: [{user: hi}]\n", 1, "'name' is missing"),
+        ("name: x\nturns:\n  - user: hi\n  - usr: ho\n", 4, "no 'usr' here; did you mean 'user'?"),
+        (
+            "name: x\nturns:\n  - user: hi\n    expect:\n      reply:\n        exclude: a\n",
+            6,
+            "mean 'excludes'?",
+        ),
+        ("name: x\nturns:\n  - user: hi\n    expect:\n      reply: a\n", 5, "it has the keys: contains, excludes"),
+        ("name: x\nturns:\n  - user: hi\n    expect:\n      blocks:\n        human: {lenght: 3}\n", 6, "'length'?"),
+        ("name: x\nturns:\n  - user: hi\n    expect:\n      search: [{querry: a}]\n", 5, "did you mean 'query'?"),
+        ("name: x\nturns:\n  - user: hi\n    expect: {reply: {contains: 5}}\n", 4, "'contains' cannot be 5"),
+        (
+            "name: x\nturns:\n  - user: hi\n    expect: {heartbeats: many}\n",
+            4,
+            "'many' is no number; write",
+        ),
+        ("name: x\nturns:\n  - user: hi\n    expect: {reply: {matches: '('}}\n", 4, "'(' is no regular expression"),
+        (
+            "name: x\nmodel: script\nturns:\n  - user: hi\n    script:\n      - say: a\n        cals: []\n",
+            7,
+            "'calls'?",
+        ),
+        ("name: x\nmodel: ofline\nturns: [{user: hi}]\n", 2, "did you mean 'offline'?"),
+        ("name: x\nturns:\n  - restart: 3 dayz\n", 3, "'3 dayz' is no time that passes"),
+        ("name: x\nturns:\n  - user: hi\n    restart: true\n", 3, "one thing a turn: user and restart"),
+        ("name: x\nturns:\n  - as: ada\n", 3, "say what happens: one of user, edit"),
+        (
+            "name: x\nturns:\n  - restart: true\n    repeat: 3\n",
+            3,
+            "`kill`, `repeat` and `needs` belong to a turn with",
+        ),
+        ("name: x\nturns:\n  - user: hi\n    kill: {}\n", 4, "give one of `before` and `after`"),
+        ("name: x\nturns:\n  - inject: {tool: read_mail}\n", 3, "or `tool` with its `result`"),
+        ("name: x\nturns:\n  - user: hi\n    script: [a]\n", 1, "say `model: script`"),
+        ("name: x\nturns: [{user: hi}]\nexpect: {private: {ada: tea}}\n", 1, "no turn is `as: ada`"),
+        ("name: x\nturns:\n  - {as: ada, user: hi}\n  - restart: true\nexpect: {llm_calls: 1}\n", 1, "give it `as`"),
+        ("name: x\nturns:\n  - advance: 99999 weeks\n", 3, "is no time that passes"),
+        ("name: x\nturns:\n  - user: hi\n    expect: {search: [{query: a, rank: 1}]}\n", 4, "`finds` or `excludes`"),
+        (
+            "name: x\nturns:\n- user: a\n  expect:\n    blocks:\n      strong:\n        max: 3\n",
+            7,
+            "no 'max' here",
+        ),
+        ("name: x\nturns:\n  user: hi\n", 2, "it is a list; begin each line below it with a hyphen"),
+        ("name: x\nturns:\n  - user: yes\n", 3, "'user' cannot be True: it is a text; put quotes around it"),
+        ("name: x\nmodel: script\nturns:\n  - user: a\n    script: [{calls: [{b: {}, c: {}}]}]\n", 5, "a call is one"),
+        ("name: x\nfacts: {home: Oslo}\nturns: [{user: hi}]\n", 1, "no turn with `user` or `edit` says 'Oslo'"),
+        ("name: x\nfacts: {a: [Hi, hi you]}\nturns: [{user: hi you}]\n", 1, "'hi' is part of 'hi you'"),
+        ("name: x\nremarks: Oslo\nturns: [{user: hi}]\n", 1, "no turn says 'Oslo'"),
+        ("name: x\nfacts: {a: hi}\nturns:\n  - user: hi\n    needs: b\n", 1, "no fact 'b'; the facts are: a"),
+        ("name: x\nfacts: {a: hi}\nturns:\n  - user: hi\n    needs: a\n", 1, "the fact 'a', which is told later"),
+        ("name: x\nturns:\n  - user: hi\n    kill: {during: tool}\n", 4, "expected: 'model'"),
+        ("name: x\nstart: 2026-05-08T09:30:00\nturns: [{user: hi}]\n", 2, "it has an offset, such as"),
+        ("name: x\nturns: &a\n  - user: hi\n    expect: *a\n", 1, "this is not YAML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_line(text: str, line: int, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.scenario.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}:{line}: ")) as error:
+        load_scenario(path)
+    assert told in str(error.value)
+
+
+def test_what_is_no_scenario_or_no_trajectory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        find_scenarios([tmp_path / "nothing"])
+    with pytest.raises(UsageError, match="has no file that ends in"):
+        find_scenarios([tmp_path])
+    (tmp_path / "a.scenario.yaml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_scenario(tmp_path / "a.scenario.yaml")
+    (tmp_path / "a.jsonl").write_text('{"name": 1}\n')
+    for name, told in (("a.jsonl", "is no saved run"), ("b.jsonl", "cannot be read")):
+        with pytest.raises(UsageError, match=told):
+            load_trajectory(tmp_path / name)
+
+
+def test_the_schema_is_that_of_the_models_and_takes_the_shipped_scenarios() -> None:
+    remedy = "make it anew: python -c 'from agentos.scenarios.model import write_schema; write_schema()'"
+    assert SCHEMA.read_text("utf-8") == json_schema(), remedy
+    jsonschema = pytest.importorskip("jsonschema")
+    yaml = pytest.importorskip("yaml")
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
+    for path in find_scenarios([PERSONAS]):
+        assert list(validator.iter_errors(yaml.safe_load(path.read_text()))) == [], path
+    assert not validator.is_valid({"name": "x", "turns": [{"user": "hi", "expect": {"fill": "much"}}]})
+    assert not validator.is_valid({"name": "x", "turns": [{"usr": "hi"}]})
+
+
+# the command
+
+
+GOOD = "name: good\nturns:\n  - user: I live in Porto.\n    expect: {blocks: {human: {contains: Porto}}}\n"
+BAD = GOOD.replace("good", "bad").replace("contains: Porto", "contains: Oslo")
+
+
+class Agentos:
+    """The command `agentos`, in this process: a new one costs seconds for its imports."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *args: str) -> tuple[int, str, str]:
+        """(exit code, stdout, stderr)."""
+        code, fault = 0, ""
+        try:
+            code = app([*args], prog_name="agentos", standalone_mode=False) or 0
+        except AgentOSError as error:
+            code, fault = error.exit_code, str(error)
+        except BadParameter as error:
+            code, fault = 2, error.format_message()
+        out, err = self._capsys.readouterr()
+        return code, out, err + fault
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "AGENTOS_HOME": str(folder / "home")}
+
+
+@pytest.fixture
+def agentos(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Agentos:
+    monkeypatch.setenv("AGENTOS_HOME", str(folder / "home"))
+    monkeypatch.chdir(folder)
+    return Agentos(capsys)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in (("good", GOOD), ("bad", BAD)):
+        (tmp_path / f"{name}.scenario.yaml").write_text(text)
+    return tmp_path
+
+
+def test_the_command_plays_and_says_what_failed(folder: Path, agentos: Agentos) -> None:
+    code, out, err = agentos("test", ".", "--repeat", "2")
+    assert (code, err) == (1, "")
+    assert "expected: block human contains 'Oslo'" in out
+    assert "found:    Home: Porto" in out
+    assert "human: + Home: Porto" in out
+    assert re.search(r"good +assistant +offline +2/2 \(34% to 100%\)", out)
+    assert "1 passed, 1 failed" in out
+    assert (folder / "home").stat().st_mode & 0o077 == 0
+
+    code, out, err = agentos("test", "good.scenario.yaml", "--json", "--model", "offline", "--model", "script")
+    good, unscripted = json.loads(out)["scenarios"]
+    assert (code, good["name"], good["passed"], good["runs"], good["failures"]) == (1, "good", 1, 1, [])
+    assert (unscripted["model"], unscripted["passed"]) == ("script", 0)
+    assert load_trajectory(Path(good["trajectories"][0])).turns[0].diff == ["human: + Home: Porto"]
+
+
+def test_a_saved_trajectory_is_checked_again_without_playing(folder: Path, agentos: Agentos) -> None:
+    path = folder / "good.scenario.yaml"
+    saved = json.loads(agentos("test", path.name, "--json")[1])["scenarios"][0]["trajectories"][0]
+    again = ("test", "--regrade", saved)
+    assert agentos(*again)[0] == 0
+    path.write_text(GOOD.replace("contains: Porto", "excludes: Porto"))
+    code, out, _ = agentos(*again)
+    assert (code, "expected: block human excludes 'Porto'" in out) == (1, True)
+    path.write_text(GOOD.replace("I live in Porto", "I live in Faro"))
+    assert "turns have changed since; run the scenario again" in agentos(*again)[1]
+    path.unlink()
+    code, _, err = agentos(*again)
+    assert (code, "which is not there; name the" in err) == (2, True)
+    assert agentos(*again, "bad.scenario.yaml")[0] == 1
+
+
+def test_what_cannot_be_played_has_its_exit_code(folder: Path, agentos: Agentos) -> None:
+    (folder / "typo.yaml").write_text("name: x\nturns:\n  - usr: hi\n")
+    (folder / "who.yaml").write_text("name: x\npersona: nobody\nturns:\n  - user: hi\n")
+    for args, expected, told in (
+        ([], 2, "name scenario files or folders"),
+        (["nowhere"], 2, "does not exist"),
+        (["--regrade", "x.jsonl", "--repeat", "2"], 2, "nothing is played"),
+        (["--regrade", "x.jsonl", "."], 2, "2 scenario files to check on"),
+        (["--regrade", "x.jsonl"], 2, "cannot be read"),
+        (["typo.yaml"], 3, "typo.yaml:3: there is no 'usr' here; did you mean 'user'?"),
+        (["who.yaml"], 3, "there is no persona 'nobody'"),
+    ):
+        code, _, err = agentos("test", *args)
+        assert (code, told in err) == (expected, True), err
+
+
+def test_a_live_model_takes_the_place_of_the_scenarios_own(agentos: Agentos, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = tool_call("core_memory_append", {"label": "human", "content": "Home: Porto"})
+    with FakeOpenAI(lambda body: FakeReply("Noted.", [append])) as server:
+        monkeypatch.setenv("AGENTOS_API_BASE", server.url)
+        code, out, _ = agentos("test", "good.scenario.yaml", "--model", "fake", "--repeat", "2")
+    assert (code, len(server.requests)) == (0, 2), out
+    assert re.search(r"good +assistant +fake +2/2", out)
+
+
+def test_an_interrupted_run_shows_and_keeps_what_was_played(folder: Path) -> None:
+    command = [sys.executable, "-m", "agentos", "test", "good.scenario.yaml", "--repeat", "500"]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while not list(folder.glob("home/trajectories/*-2.jsonl")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert re.search(r"(\d+)/\1 \(\d+% to 100%\)", out)
+
+
+# pytest
+
+
+def test_under_pytest_each_scenario_is_a_test(folder: Path) -> None:
+    (folder / "typo.scenario.yaml").write_text("name: x\nturns:\n  - usr: hi\n")
+    (folder / "other.scenario.yaml").write_text(GOOD)
+    options = ["-p", "agentos.scenarios.pytest_plugin", "--rootdir", str(folder), "-k", "not other"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options, "--junit-xml", "junit.xml"], cwd=folder,
+        env=environment(folder) | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert "2 failed, 1 passed, 1 deselected" in done.stdout
+    assert "expected: block human contains 'Oslo'" in done.stdout
+    assert "typo.scenario.yaml:3: there is no 'usr' here; did you mean 'user'?" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert 'name="bad"' in (folder / "junit.xml").read_text()
+    kept = re.search(r"The trajectory is in (\S+)", done.stdout)
+    assert kept is not None
+    assert load_trajectory(Path(kept[1])).name == "bad"
+
+
+def test_the_package_names_its_pytest_plugin() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert import_module(project["entry-points"]["pytest11"]["agentos"]).pytest_collect_file
+
+
+# the page
+
+
+def examples(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", examples("yaml"), ids=lambda text: re.search("name: (.*)", text)[1])
+async def test_a_scenario_on_the_page_goes_as_expected(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "page.scenario.yaml"
+    path.write_text(text)
+    assert await failures_of(path) == []
+
+
+def test_commands_and_python_on_the_page_run(
+    agentos: Agentos, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    commands = re.findall(r"^\$ agentos (.*)$", "".join(examples("console")), re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert agentos(*shlex.split(command))[0] == 0
+    (code,) = examples("python")
+    exec(code, {})
+    assert capsys.readouterr().out == re.findall(r"# -> (.*)", code)[0] + "\n"
+
+
+async def test_what_the_page_prints_is_what_is_printed(tmp_path: Path) -> None:
+    path = tmp_path / "home.scenario.yaml"
+    path.write_text(examples("yaml")[0])
+    failure, bounds, mistake = examples("text")
+    (tmp_path / "measures.yaml").write_text(bounds)
+    assert load_bounds(tmp_path) == Bounds(recall=">= 0.95", contamination=0, save_rate=">= 0.9")
+    told = await failures_of(path, open_runtime=appends)
+    assert told[0] == failure.strip()
+    path.write_text(path.read_text().replace("excludes:", "exclude:"))
+    with pytest.raises(ConfigError, match=re.escape(mistake.strip().removeprefix("agentos: "))):
+        load_scenario(path)
+
+
+def test_the_page_names_every_word_of_a_scenario() -> None:
+    for words in (Scenario, Turn, Expect, Kill):
+        for name, field in words.model_fields.items():
+            assert re.search(rf"\b{field.alias or name}\b", PAGE), name
