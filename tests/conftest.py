@@ -1,7 +1,7 @@
 """What the tests share: a home in memory, an agent in it, and no provider's key in sight."""
 
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from agentos.testing import ExactIndex, FixedClock, HashEmbedder, memory_databas
 from agentos.tools.memory import MEMORY_TOOLS
 from agentos.tools.tool import Tool
 from agentos.tools.toolset import Toolset
+from forks import Forks
 
 for name in [n for n in os.environ if n.startswith("AGENTOS_") or n.endswith("_API_KEY")]:
     del os.environ[name]  # a test answers for itself, whatever the machine is set up for
@@ -113,6 +114,13 @@ async def memory_home(store: Any = None) -> AsyncIterator[Home]:
         yield Home(database, FixedClock())
     finally:
         await database.close()
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    forks = Forks()
+    yield forks
+    forks.close()
 
 
 @pytest.fixture

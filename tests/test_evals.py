@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +28,7 @@ from agentos.messages import Reply
 from agentos.protocols import Hit, LLMRequest
 from agentos.settings import Settings
 from agentos.testing import FunctionLLM, call, say
+from forks import Forks
 
 Json = dict[str, Any]
 
@@ -341,20 +341,10 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "AGENTOS_HOME": str(home)}
 
 
-def run(home: Path, *args: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(*args),
-        env=environment(home) | (env or {}),
-        cwd=home.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def test_the_command_prints_saves_and_compares(tmp_path: Path) -> None:
+def test_the_command_prints_saves_and_compares(tmp_path: Path, forks: Forks) -> None:
     home, file = tmp_path / "home", str(longmemeval_file(tmp_path / "chats.json"))
-    done = run(home, "longmemeval", "--data", file, "--json", "--model", "offline")
+    arguments = ["eval", "longmemeval", "--data", file, "--json", "--model", "offline"]
+    done = forks.run(arguments, "", environment(home), tmp_path)
     assert (done.returncode, json.loads(done.stdout)["suite"]) == (0, "longmemeval"), done
     assert "--model has no part in it" in done.stderr
 
@@ -415,7 +405,7 @@ def test_bad_data_is_named_with_its_place(tmp_path: Path) -> None:
         Evaluation(SUITES["nested-kv"], tmp_path / written("far.jsonl", "[3, 50]"), Settings(home=tmp_path / "home"))
 
 
-def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path: Path, forks: Forks) -> None:
     good = core_memory_file(tmp_path / "rows.jsonl").name
     rows = [
         (["nonsense", "--data", good], {}, 2, "there is no suite 'nonsense'"),
@@ -426,14 +416,11 @@ def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
         (["core-memory"], {}, 2, "--data"),
     ]
 
-    def tried(row: tuple[list[str], dict[str, str], int, str]) -> "subprocess.CompletedProcess[str]":
-        return run(tmp_path / "home", *row[0], env=row[1])
-
-    with ThreadPoolExecutor(2) as pool:
-        for row, done in zip(rows, pool.map(tried, rows), strict=True):
-            assert (done.returncode, done.stdout) == (row[2], ""), (row, done)
-            assert row[3] in done.stderr, (row, done)
-            assert "Traceback" not in done.stderr, done
+    for arguments, env, code, sentence in rows:
+        done = forks.run(["eval", *arguments], "", environment(tmp_path / "home") | env, tmp_path)
+        assert (done.returncode, done.stdout) == (code, ""), (arguments, done)
+        assert sentence in done.stderr, (arguments, done)
+        assert "Traceback" not in done.stderr, done
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
