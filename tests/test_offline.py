@@ -22,6 +22,7 @@ from agentos.llm.offline.facts import (
 from agentos.llm.offline.language import (
     Memory,
     best_memories,
+    contradicts,
     excerpt,
     is_question,
     parse_memories,
@@ -107,6 +108,8 @@ STATED = [
     ("I'm Ana, I live in Porto and my dog is called Rex", ["Name: Ana", "Home: Porto", "Dog's name: Rex"]),
     ("I live in Porto and work as a baker", ["Home: Porto", "Job: baker"]),
     ("I live in Rome. Sorry, I live in Oslo.", ["Home: Oslo"]),
+    ("Actually, I moved: I live in Porto now.", ["Home: Porto"]),
+    ("I moved: I live in Porto now.", ["Home: Porto"]),
     ("FYI: my name is Bo", ["Name: Bo"]),
 ]
 
@@ -290,6 +293,8 @@ def test_transcripts_are_somebody_elses_words() -> None:
         ("remember when we met", None),
         ("remember me", None),
         ("I remember that day", None),
+        ("save the code: 4711", "the code: 4711"),
+        ("Store hours are 9 to 5", None),
     ],
 )
 def test_what_to_remember(text: str, what: str | None) -> None:
@@ -346,6 +351,39 @@ def test_small_talk() -> None:
     assert small_talk("Thanks!") == "You are welcome."
     assert small_talk("good morning") == "Hello."
     assert small_talk("ok so I went to Rome") is None
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        ("The spare key is under the mat", "The spare key is under the blue pot"),
+        ("Remember: the meeting is in room 7", "The meeting is in room 4"),
+        ("The wifi password is swordfish", "The wifi password is hunter2"),
+        ("Bob's birthday is 9 June", "Bob's birthday is 3 May"),
+        ("Bob lives in Oslo", "Bob lives in Rome"),
+        ("Eva sang as a bass in the city choir", "Eva sang as a soprano in the city choir"),
+    ],
+)
+def test_another_value_of_the_same_thing_contradicts(new: str, old: str) -> None:
+    assert contradicts(new, old)
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        ("Eva's birthday is 3 May", "Bob's birthday is 3 May"),
+        ("Eva's phone number is 555 9999", "Bob's phone number is 555 1234"),
+        ("Bob likes jazz", "Bob likes tea"),
+        ("Bob is allergic to cats", "Bob is allergic to nuts"),
+        ("Bob is a vegetarian", "Bob is a nurse"),
+        ("The spare key is under the pot", "The spare key is blue"),
+        ("The key is under the pot in the garden", "The key is under the pot"),
+        ("The boiler was serviced on 4 June 2027 by Ann", "The boiler was serviced on 3 May 2026 by Joost"),
+        ("It is in Rome", "It is in Oslo"),
+    ],
+)
+def test_what_holds_beside_another_statement_contradicts_nothing(new: str, old: str) -> None:
+    assert not contradicts(new, old)
 
 
 # --- choosing a memory ------------------------------------------------------------------------------
@@ -641,7 +679,7 @@ async def test_a_fact_and_a_question_in_one_message() -> None:
 
 async def test_remembering_forgetting_rules_and_timers() -> None:
     kept = await ask(Talk().user("Remember that the key is under the pot"))
-    assert called(kept) == [("archival_memory_insert", {"content": "The key is under the pot"})]
+    assert called(kept) == [append("The key is under the pot")]
     assert called(await ask(Talk().user("remember that I live in Porto"))) == [append("Home: Porto")]
     assert called(await ask(Talk().user("Always answer in French"))) == [append("Always answer in French", "rules")]
     assert called(await ask(Talk("Home: Porto").user("forget where I live"))) == [change("Home: Porto", "")]
@@ -650,6 +688,65 @@ async def test_remembering_forgetting_rules_and_timers() -> None:
     assert unknown.calls == ()
     timer = await ask(Talk().user("remind me at 15:30 to run"))
     assert called(timer) == [("set_timer", {"when": "5h29m55s", "note": "run"})]
+
+
+def archive(content: str) -> tuple[str, dict[str, Any]]:
+    return "archival_memory_insert", {"content": content}
+
+
+async def test_what_it_is_asked_to_remember_stands_in_core_memory_up_to_half_the_block() -> None:
+    what = "The key is under the pot"
+    reply = await ask(Talk("x" * 475).user(f"Remember that {what}"))
+    assert (reply.text, called(reply)) == (f"I will remember: {what}", [append(what)])
+    assert called(await ask(Talk("x" * 476).user(f"Remember that {what}"))) == [archive(what)]
+    assert (await ask(Talk(what).user(f"remember that {what}."))).calls == ()
+    for pasted in ("Remember: the key: blue", "Remember that one\ntwo"):
+        assert [c.name for c in (await ask(Talk().user(pasted))).calls] == ["archival_memory_insert"]
+    for text in ("The key is under the pot", "Store hours are 9 to 5", "Actually, the key is under the pot"):
+        assert (await ask(Talk().user(text))).calls == ()
+    only = (Block("persona", "x"), Block("rules"))
+    assert called(await ask(Talk(blocks=only).user(f"Remember that {what}"))) == [archive(what)]
+
+
+@pytest.mark.parametrize("opening", ["Remember that t", "Actually, t", "No, sorry: t"])
+async def test_a_contradicting_request_replaces_what_stood(opening: str) -> None:
+    old, new = "The spare key is under the blue pot", "The spare key is under the mat"
+    reply = await ask(Talk(f"Home: Porto\n{old}").user(f"{opening}he spare key is under the mat"))
+    assert (reply.text, called(reply)) == (f"Corrected: {new} (it was: {old})", [change(old, new)])
+
+
+async def test_of_two_statements_much_alike_the_older_moves_to_archival_memory() -> None:
+    old, new = "Bob's phone number is 555 1234", "Eva's phone number is 555 9999"
+    reply = await ask(Talk(f"Bob's dog is old\n{old}").user(f"Remember that {new}"))
+    assert called(reply) == [change(old, new), archive(old)]
+    assert reply.text == f"I will remember: {new}\nMoved to archival memory: {old}"
+    assert (await ask(Talk(old).user(f"Actually, {new}"))).calls == ()
+
+
+async def test_what_is_remembered_can_be_forgotten() -> None:
+    for text in ("Forget that the key is under the pot.", "forget about the key"):
+        talk = Talk("Home: Porto\nThe key is under the pot").user(text)
+        assert called(await ask(talk)) == [change("The key is under the pot", "")]
+    twice = await ask(Talk("The key is blue\nThe key is under the pot").user("forget the key"))
+    assert "name one" in twice.text
+    assert twice.calls == ()
+
+
+async def test_what_stands_in_core_memory_is_quoted_before_what_it_replaced() -> None:
+    old, new = "Eva sang as a soprano in the city choir", "Eva sang as a bass in the city choir"
+    question = "Which voice is it, soprano, that Eva sang in the city choir?"
+
+    async def answer(core: str, *hits: str) -> str:
+        talk = Talk(core).user(question)
+        return (await ask(talk.says(None, *searched("Eva", "\n".join(hits))))).text
+
+    told = hit("m1", f"Remember that {old}"), hit("m2", f"Remember that {new}")
+    assert await answer(new, *told) == f'On 2023-05-08 13:56: "{new}"'
+    assert await answer(new) == f"I have noted: “{new}”"
+    talk = Talk("My car is on level 3").user("Which level is my car on?")
+    assert [name for name, _ in called(await ask(talk))] == ["conversation_search", "archival_memory_search"]
+    later = json.dumps({"id": "m3", "date": "2023-05-09 09:00", "text": old})
+    assert old in await answer(new, told[1], later)
 
 
 async def test_it_says_what_it_is() -> None:

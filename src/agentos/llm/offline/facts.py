@@ -122,12 +122,12 @@ _HEDGE = (
 _SPEAKER = r"(?m)^[ \t>*_]*[^\W\d_][\w'’.-]*(?: [\w'’.()-]+){0,3}:(?:\s|$)"
 _NOT_SPEAKER = (
     r"(?i)^[ \t]*(?:fyi|note|ps|p\.s\.|update|correction|btw|by the way|hi|hey|hello|also|facts?|reminder"
-    r"|remember(?: this)?|important|question|about me)\s*:"
+    r"|remember(?: this)?|important|question|about me|i(?: just|'ve| have)* moved)\s*:"
 )
 _QUOTED = r"\"([^\"\n]*)\"|“([^”\n]*)”|«([^»\n]*)»|(?<![\w])'([^'\n]+)'(?![\w])|`([^`\n]*)`"
 _CLAUSE = (
     r"(?i),?\s+(?:and|but|so|while|plus)\s+(?=(?:i|i'm|i've|my|call me)\b)"
-    r"|,\s*(?=(?:i|i'm|i've|my|call me)\b)|\s+[–—-]\s+"
+    r"|,\s*(?=(?:i|i'm|i've|my|call me)\b)|\s+[–—-]\s+|(?<=\bmoved):\s+(?=i\b)"
 )
 _SHARED_SUBJECT = r"(?i),?\s+and\s+(?=(?:now |also |currently )?(?:live|work|have|speak|play|moved|love|like|hate)\b)"
 
@@ -250,7 +250,10 @@ _PLACES = r"(?i)home|from|born|employer|work|address|school|university|college|p
 
 
 def answering_lines(question: str, lines: Sequence[str]) -> list[str]:
-    """The lines of core memory that answer `question`, oldest first; none when it is not about what they say."""
+    """The facts of core memory that answer `question`, oldest first; none when it is not about what they say.
+
+    A line that is a sentence answers no question but what is known at all: later talk may have outdated it.
+    """
     question = without_opener(plain(question))
     if re.match(_ABOUT_ME, question):
         return list(lines)
@@ -261,14 +264,9 @@ def answering_lines(question: str, lines: Sequence[str]) -> list[str]:
                 return found
     if not re.search(r"\b(?:i|my|me|i'm)\b|^who (?:is|was)\b|^who's\b", question, re.IGNORECASE):
         return []
-    wanted = stems(question)
-    return [line for line in lines if wanted and wanted <= stems(_in_words(line)) and _fits(question.lower(), line)]
-
-
-def _in_words(line: str) -> str:
-    """A line with the words that say it in a sentence."""
-    fact = parse_line(line)
-    return f"{line} {fact.sentence}" if fact else line
+    wanted, asked = stems(question), question.lower()
+    facts = [(line, f"{line} {fact.sentence}") for line in lines if (fact := parse_line(line))]
+    return [line for line, said in facts if wanted and wanted <= stems(said) and _fits(asked, line)]
 
 
 def _key(fact: Fact) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import takewhile
 
 
 def listed(text: str) -> list[str]:
@@ -135,6 +136,53 @@ def search_query(question: str) -> str:
     found = words(question) or re.findall(_WORD, question)
     others = [_IRREGULAR.get(w.lower()) or _PAST.get(w.lower()) for w in found]
     return " ".join(dict.fromkeys([*found, *(o for o in others if o)]))[:300] or question.strip()[:300]
+
+
+# --- statements about the same thing ----------------------------------------------------------------
+
+_MANY = r"(?i)\b(?:likes?|loves?|enjoys?|speaks?|plays?|owns?|allergic|fluent|interested|good|afraid|known)\b"
+"""What may hold of one thing several times, each time with another value."""
+_BEFORE = r"(?:in|on|at|by|under|behind|near|above|below|as)\b"
+_PLACED = rf"(?i)(?:.+ )?(?:is|are|lives|works) (?!an? |the )(?:.+ )?{_BEFORE}.*"
+_NAMED = r"(?P<subject>.*\b[a-z][\w'-]*) (?:is|are)"
+_VALUE = rf"(?!(?:an?|the|for|from|to|with|{_BEFORE})\b)\S+(?: \S+){{0,2}}"
+
+
+def overlap(one: str, other: str) -> float:
+    """The share of the shorter statement's words that are in both, 0 to 1; two words in common may be chance."""
+    a, b = stems(one), stems(other)
+    return len(a & b) / min(len(a), len(b)) if len(a & b) > 2 else 0.0
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two statements have so much in common that one may be outdated by the other."""
+    return overlap(one, other) >= 0.5
+
+
+def contradicts(new: str, old: str) -> bool:
+    """Whether `new` says what `old` says of the same thing, with another value at the end.
+
+    They begin alike, and what they begin with asks for one value: `the key is under the ...`, `the code is ...`,
+    or nearly all of the statement.
+    """
+    opening, values = _opening(new, old)
+    if not all(values) or not stems(opening) or re.search(_MANY, opening):
+        return False
+    named = re.fullmatch(_NAMED, opening)
+    code = named and len(stems(named["subject"])) > 1 and all(re.fullmatch(_VALUE, value) for value in values)
+    return bool(code or re.fullmatch(_PLACED, opening)) or overlap(new, old) >= 0.7
+
+
+def same_subject(one: str, other: str) -> bool:
+    """Whether two statements begin with the same thing."""
+    return bool(stems(_opening(one, other)[0]))
+
+
+def _opening(one: str, other: str) -> tuple[str, tuple[str, str]]:
+    """What two statements begin with, and how each goes on."""
+    a, b = (re.findall(_WORD, without_opener(plain(text))) for text in (one, other))
+    same = sum(1 for _ in takewhile(lambda pair: pair[0].lower() == pair[1].lower(), zip(a, b, strict=False)))
+    return " ".join(a[:same]), (" ".join(a[same:]), " ".join(b[same:]))
 
 
 # --- the best memory --------------------------------------------------------------------------------
@@ -317,8 +365,9 @@ def small_talk(text: str) -> str | None:
 
 _REMEMBER = (
     r"(?is)(?:(?:please|also|and|ok|okay|now|hey|hi|can you|could you|i want you to|you should|so)[, ]+)*(?:remember"
-    r"|note|take note|make a note|keep in mind|don't forget|do not forget|never forget|write down|save"
-    r"|store)\b(?! (?:when|the time|that time|how|me\b|us\b|what|who|where|why|if|whether))(?: this| that"
+    r"|note|take note|make a note|keep in mind|don't forget|do not forget|never forget|write down"
+    r"|(?:save|store)(?=:| (?:this|that|the|my)\b))\b"
+    r"(?! (?:when|the time|that time|how|me\b|us\b|what|who|where|why|if|whether))(?: this| that"
     r"| down)?(?: for (?:me|later))?[\s:,]*(?:that )?(?P<what>.+)"
 )
 _RULE = (
@@ -353,8 +402,9 @@ def to_forget(text: str) -> str | None:
     return found["what"].strip() if found else None
 
 
+_MENDING = r"(?i)(?:(?:no|nope|sorry|wrong|oops|actually|correction|not quite|wait|i mean)[,.:! –—-]+)+"
 _CORRECTION = (
-    r"(?i)(?:(?:no|nope|sorry|wrong|oops|actually|correction|not quite|wait|i mean)[,.! –—-]+)+(?:i mean[t]? |it's "
+    rf"{_MENDING}(?:i mean[t]? |it's "
     r"|it is |that's |that is |make that |it should be |should be )?(?P<v>[^\W_][\w' .-]{0,40}?)(?:,? (?:not"
     r"|instead of) .+)?[.!\s]*"
 )
@@ -366,6 +416,13 @@ def corrected_value(text: str) -> str | None:
     value = found["v"].strip() if found else ""
     plausible = 0 < len(value.split()) <= 3 and not (set(value.lower().split()) & _STOP)
     return value if plausible and not small_talk(value) and not is_question(text) else None
+
+
+def corrected_statement(text: str) -> str | None:
+    """The sentence that a correction such as "Actually, the key is under the mat." states, or None."""
+    found = re.match(_MENDING, plain(text))
+    said = sentences(plain(text)[found.end() :]) if found else []
+    return said[0] if len(said) == 1 and not is_question(said[0]) else None
 
 
 # --- reminders --------------------------------------------------------------------------------------

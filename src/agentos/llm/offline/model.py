@@ -17,7 +17,7 @@ from typing import Any
 from agentos.errors import ContextOverflow
 from agentos.events import Retry
 from agentos.llm.offline import language
-from agentos.llm.offline.facts import Fact, answering_lines, extract_facts, is_quoted_talk, parse_line, told
+from agentos.llm.offline.facts import Fact, answering_lines, extract_facts, is_quoted_talk, parse_line, same_value, told
 from agentos.llm.offline.prompt import SEARCHES, CoreBlock, Prompt, Result, Said, read_prompt
 from agentos.messages import Reply, ToolCall, Usage
 from agentos.protocols import Delta, LLMRequest
@@ -134,6 +134,11 @@ class _Turn:
         """The lines of core memory that may tell about the user."""
         return [line for _, line in _lines(self.prompt.blocks)]
 
+    @property
+    def remarks(self) -> list[str]:
+        """Those of them that are sentences."""
+        return _remarks(self.prompt.blocks)
+
 
 def respond(prompt: Prompt, tools: frozenset[str]) -> Answer:
     """The next step for this prompt, with calls to these tools only."""
@@ -192,27 +197,46 @@ def _complaints(results: Sequence[Result]) -> str:
 
 def _confirmation(results: Sequence[Result]) -> str:
     """What was saved, from the calls that say so."""
-    facts = [parse_line(str(r.arguments.get("content") or r.arguments.get("new_content") or "")) for r in results
-             if r.ok and r.tool.startswith("core_memory_")]  # fmt: skip
-    lines = [f"Noted: {'; '.join(f.sentence for f in facts if f)}."] if any(facts) else []
-    lines += [
-        f"I will remember: {r.arguments.get('content')}" for r in results if r.ok and r.tool == "archival_memory_insert"
-    ]
+    written = [(r.tool, str(r.arguments.get("content") or r.arguments.get("new_content") or "")) for r in results
+               if r.ok and r.tool.startswith(("core_memory_", "archival_memory_insert"))]  # fmt: skip
+    facts = {text: fact for tool, text in written if tool.startswith("core_") and (fact := parse_line(text))}
+    lines = [f"Noted: {'; '.join(fact.sentence for fact in facts.values())}."] if facts else []
+    lines += [f"I will remember: {text}" for _, text in written if text and text not in facts]
     return "\n".join(lines)
 
 
 def _quote(turn: _Turn, memories: Sequence[language.Memory]) -> str:
     """The best memory, quoted with its date and id."""
     question = language.question_in(turn.text) or turn.text
-    best = language.best_memories(question, memories)
+    held = [
+        language.Memory("", max((m.date for m in memories if _tells(m, line)), default=""), line)
+        for line in turn.remarks
+    ]
+    best = language.best_memories(question, [*held, *memories])
     if not best:
         return UNKNOWN
-    first = best[0]
+    first = next((m for m in best if m in held and _outdates(m, best[0], held)), best[0])
+    if not first.date:
+        return told([first.text])
     where = f" ({first.id})" if first.id else ""
     speaker = f", {first.name} said" if first.name else ""
-    also = [m.id for m in best[1:3] if m.id]
+    also = [m.id for m in best[1:3] if m.id and not (first in held and _tells(m, first.text))]
     more = f" See also {' and '.join(also)}." if also else ""
     return f'On {first.date}{where}{speaker}: "{language.excerpt(first.text, question)}"{more}'
+
+
+def _tells(memory: language.Memory, line: str) -> bool:
+    """Whether a memory says what stands in core memory."""
+    return language.plain(line).casefold() in language.plain(memory.text).casefold()
+
+
+def _outdates(line: language.Memory, memory: language.Memory, held: Sequence[language.Memory]) -> bool:
+    """Whether a line of core memory took the place of what was to be remembered before."""
+    if memory.date > line.date or any(_tells(memory, other.text) for other in held):
+        return False
+    before = language.to_remember(memory.text) or memory.text
+    alike = language.alike(line.text, before) and language.same_subject(line.text, before)
+    return alike or language.contradicts(line.text, before)
 
 
 def _summary(prompt: Prompt, request: str) -> str:
@@ -288,11 +312,23 @@ def _remember(turn: _Turn) -> Answer | None:
         return None
     facts = extract_facts(what)
     covered = language.stems(" ".join(f"{f.line} {f.sentence}" for f in facts))
-    if not facts or len(language.stems(what) - covered) > 2:
-        kept = _keep(turn, what[:1].upper() + what[1:])
+    text = what[:1].upper() + what[1:]
+    if not facts:
+        return _pin(turn, text)
+    if len(language.stems(what) - covered) > 2:
+        kept = _keep(turn, text)
         edits = _CoreEdits(turn).take(facts)
         return Answer(" ".join(filter(None, (kept.text, edits.text()))), (*kept.calls, *edits.calls))
     return _CoreEdits(turn).take(facts).answer()
+
+
+def _pin(turn: _Turn, text: str) -> Answer:
+    """A text for core memory; for archival memory where it is no plain line or there is no room."""
+    edits = _CoreEdits(turn)
+    if any(same_value(text, line) for line in turn.remarks):
+        return Answer(f"I know: {text}")
+    said = "" if "\n" in text or parse_line(text) else edits.pin(text)
+    return edits.answer(said) if said else _keep(turn, text)
 
 
 def _keep(turn: _Turn, text: str) -> Answer:
@@ -311,6 +347,8 @@ def _forget(turn: _Turn) -> Answer | None:
         line for b, line in _lines(turn.prompt.blocks) if (f := parse_line(line)) and any(k.repeats(f) for k in known)
     ]
     lines = lines or answering_lines(f"what is {what}", turn.lines)
+    wanted = language.stems(what)
+    lines = lines or [line for line in turn.remarks if wanted and wanted <= language.stems(line)]
     edits = _CoreEdits(turn)
     if len(lines) == 1 and edits.delete(lines[0]):
         return Answer(
@@ -327,10 +365,14 @@ def _forget(turn: _Turn) -> Answer | None:
 
 
 def _correction(turn: _Turn) -> Answer | None:
-    """A bare “no, it's Lisbon”, right after a fact was noted."""
-    write, value = turn.prompt.last_write, language.corrected_value(turn.text)
-    if write is None or value is None or extract_facts(turn.text):
+    """A bare “no, it's Lisbon”, right after a fact was noted, or “no, the key is under the mat” at any time."""
+    if extract_facts(turn.text):
         return None
+    write, value = turn.prompt.last_write, language.corrected_value(turn.text)
+    if write is None or value is None:
+        stated, edits = language.corrected_statement(turn.text), _CoreEdits(turn)
+        said = edits.correct(stated[:1].upper() + stated[1:]) if stated else ""
+        return edits.answer(said) if said else None
     fact = parse_line(str(write.arguments.get("content") or write.arguments.get("new_content") or ""))
     if fact is None or fact.several:
         return None
@@ -377,11 +419,19 @@ _RULES: tuple[Callable[[_Turn], Answer | None], ...] = (
 # --- core memory ------------------------------------------------------------------------------------
 
 
+_OTHERS = ("persona", "rules")
+"""Blocks that are not about the user."""
+
+
 def _lines(blocks: Sequence[CoreBlock]) -> Iterator[tuple[CoreBlock, str]]:
     """The lines that may tell about the user, with their blocks."""
     for block in blocks:
-        if block.label not in ("persona", "rules"):
+        if block.label not in _OTHERS:
             yield from ((block, line.strip()) for line in block.value.split("\n") if line.strip())
+
+
+def _remarks(blocks: Sequence[CoreBlock]) -> list[str]:
+    return [line for _, line in _lines(blocks) if not parse_line(line)]
 
 
 def _facts(blocks: Sequence[CoreBlock]) -> list[Fact]:
@@ -428,9 +478,35 @@ class _CoreEdits:
         block = next((b for b, other in _lines(list(self.blocks.values())) if other == line), None)
         return block is not None and self._replace(block, line, "")
 
-    def answer(self) -> Answer:
+    def correct(self, text: str) -> str:
+        """Plan for `text` in the place of the line that it contradicts; what to say, empty where there is none."""
+        home = self._home()
+        for line in _remarks([home] if home else []):
+            if home and language.contradicts(text, line) and self._replace(home, line, text):
+                return f"Corrected: {text} (it was: {line})"
+        return ""
+
+    def pin(self, text: str) -> str:
+        """Plan for `text` as a line of the block about the user; what to say, empty where it has no place.
+
+        Of two lines that are much alike one may be outdated: the older moves to archival memory, so that nothing is
+        lost. New lines take up to half of the block; the rest is for facts.
+        """
+        corrected = self.correct(text)
+        home = self._home()
+        if corrected or home is None or home.label in _OTHERS:
+            return corrected
+        line = max(_remarks([home]), key=lambda other: language.overlap(text, other), default="")
+        movable = language.alike(text, line) and "archival_memory_insert" in self.turn.tools
+        if movable and self._replace(home, line, text):
+            self.calls.append(("archival_memory_insert", {"content": line}))
+            return f"I will remember: {text}\nMoved to archival memory: {line}"
+        fits = len(home.value) + 1 + len(text) <= home.limit // 2
+        return f"I will remember: {text}" if fits and self._append(text) else ""
+
+    def answer(self, said: str = "") -> Answer:
         """The step that makes the edits."""
-        return Answer("" if self.refused else self.text(), tuple(self.calls))
+        return Answer("" if self.refused else said or self.text(), tuple(self.calls))
 
     def text(self) -> str:
         """What the edits come to, for the user."""
