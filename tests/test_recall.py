@@ -142,3 +142,52 @@ async def test_who_looks_for_one_word_gets_the_messages_that_hold_it(home: Home)
     agent_id = await talk(home, ("Mia", "The kettle is on.", 2), ("Ben", "Thanks!", 2))
     hits = await home.search(agent_id, SearchQuery("kettle", "recall"))
     assert [(h.text, h.why) for h in hits] == [("The kettle is on.", "lexical")]
+
+
+async def test_pages_show_every_message_once(home: Home) -> None:
+    lines = [("Mia", f"apple number {n}, from the tree of year {n % 7}", 400 - n) for n in range(130)]
+    agent_id = await talk(home, *lines)
+    question = "Which apple of the tree?"
+    pages = [await home.search(agent_id, SearchQuery(question, "recall", limit=10, page=n)) for n in range(14)]
+    refs = [hit.ref for page in pages for hit in page]
+    assert len(refs) == len(set(refs)) == 130
+    whole = await home.search(agent_id, SearchQuery(question, "recall", limit=30))
+    assert {h.ref for h in whole} == {h.ref for page in pages[:3] for h in page}
+
+
+async def test_what_is_filtered_out_takes_no_place(home: Home) -> None:
+    agent_id = await talk(home, ("Mia", "The kettle of my mother is blue.", 2))
+    now = home.clock.now()
+
+    def work(tx: Any) -> None:
+        for n in range(320):
+            tx.add_message(Message(0, agent_id, "tool", f"kettle {n}", "tool", now, call_id=f"c{n}", name="shop"))
+            tx.add_message(Message(0, agent_id, "user", f"apple {n}", "user", now))
+        tx.add_message(
+            Message(0, agent_id, "assistant", "an apple for the teacher, and a very long sentence", "agent", now)
+        )
+
+    await home.store.write(work)
+    assert [h.text for h in await home.search(agent_id, SearchQuery("kettle", "recall"))] == [
+        "The kettle of my mother is blue."
+    ]
+    found = await home.search(agent_id, SearchQuery("apple", "recall", roles=("assistant",)))
+    assert [h.role for h in found] == ["assistant"]
+
+
+async def test_what_other_agents_remember_changes_nothing(home: Home) -> None:
+    agent_id = await talk(
+        home, ("Mia", "The invoice is in the blue folder.", 9), ("Mia", "We flew to Lisbon in May.", 3)
+    )
+    before = await home.search(agent_id, SearchQuery("invoice Lisbon", "recall"))
+    other = AgentRecord("agent-bob", "bob", "assistant", home.clock.now())
+
+    def work(tx: Any) -> None:
+        tx.add_agent(other)
+        for n in range(5002):
+            tx.add_message(Message(0, other.id, "user", f"invoice {n}", "user", home.clock.now()))
+
+    await home.store.write(work)
+    after = await home.search(agent_id, SearchQuery("invoice Lisbon", "recall"))
+    assert [h.text for h in after] == [h.text for h in before]
+    assert len(after) == 2

@@ -30,7 +30,7 @@ ONLY_ASKS = 0.8
 """Factor for a message that only asks: it states nothing, but shares its words with the next one who asks."""
 BY_AGENT = 0.8
 """Factor for a message of the agent's: what the user said about it is shown first."""
-AGAIN = 0.97
+AGAIN = 0.95
 """Factor for each further message of one talk, so that another talk which says otherwise is seen too."""
 _PAUSE = timedelta(hours=1)
 """Silence that ends a talk, where messages name no session."""

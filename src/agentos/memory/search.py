@@ -38,6 +38,10 @@ COMPARED_MESSAGES = 30
 """Messages whose vectors re-rank them."""
 EMBEDDED_CHARS = 600
 """Of a message, that its vector is made from."""
+RANKED_MESSAGES = 60
+"""Messages that are ranked by more than their words; what is further down follows by its words alone."""
+FURTHER = 1e-6
+"""Factor that puts the scores of those below all others."""
 KEPT_VECTORS = 20_000
 """Message vectors (1 kB each) kept in memory, computed when first compared."""
 EXACT_BELOW = 1000
@@ -75,6 +79,8 @@ class _Found:
     """Those that hold a word of the question themselves."""
     exact: set[int]
     """Those that hold one of its identifiers."""
+    totals: dict[int, float]
+    """The BM25 scores of all that hold a word, by id."""
 
 
 class HybridSearch:
@@ -111,7 +117,6 @@ class HybridSearch:
     ) -> list[Hit]:
         """Full text finds, term by term; the talk around, vectors, speaker and time rank (`agentos.memory.recall`)."""
         wanted = recall.MessageFilter(q.roles or ("user", "assistant"), q.start, q.end, not_run)
-        compared = max(COMPARED_MESSAGES, (q.page + 1) * q.limit)
 
         def find(tx: Any) -> _Found:
             words, exact = (tx.message_scores(agent_id, t, wanted, PER_TERM) for t in terms)
@@ -119,23 +124,37 @@ class HybridSearch:
             for scores in words:
                 for key, score in scores.items():
                     totals[key] = totals.get(key, 0.0) + score
-            best = heapq.nlargest(max(CANDIDATES, compared), totals, key=lambda key: totals[key])
+            best = heapq.nlargest(CANDIDATES, totals, key=lambda key: totals[key])
             # who looks for a single word wants the messages that hold it, and none beside them
             around = AROUND if len(words) > 1 else 0
             ids = {key + n for key in best for n in range(-around, around + 1)}
             places = tx.places(agent_id, sorted(ids), wanted)
             scores = recall.spread(words, places) if places else []
-            kept = sorted(heapq.nlargest(compared, range(len(places)), key=lambda n: scores[n]))
+            kept = sorted(heapq.nlargest(RANKED_MESSAGES, range(len(places)), key=lambda n: scores[n]))
             places = [places[n] for n in kept]
             messages = {m.id: m for m in tx.messages(agent_id, [place.id for place in places])}
             return _Found(
                 places, [float(scores[n]) for n in kept], [messages[place.id] for place in places], set(totals),
-                {key for scores in exact for key in scores},
+                {key for scores in exact for key in scores}, totals,
             )  # fmt: skip
 
         found = await self.store.read(find)
         ranked = await self._ranked(q, found)
-        return _hits(_page(ranked, q), found.messages)
+        messages = found.messages
+        if (q.page + 1) * q.limit > len(ranked):
+            further = await self.store.read(lambda tx: self._further(tx, agent_id, found.totals, ranked, wanted))
+            page = {key for key, _, _ in _page([*ranked, *further], q)}
+            messages = await self.store.read(lambda tx: tx.messages(agent_id, page))
+            ranked += further
+        return _hits(_page(ranked, q), messages)
+
+    def _further(
+        self, tx: Any, agent_id: str, totals: dict[int, float], ranked: list[Ranked], wanted: recall.MessageFilter
+    ) -> list[Ranked]:
+        """What holds a word and is not among the ranked, by its words alone: the same order for every page."""
+        seen = {key for key, _, _ in ranked}
+        rest = {place.id: totals[place.id] for place in tx.places(agent_id, sorted(totals.keys() - seen), wanted)}
+        return [(key, FURTHER * rest[key], "lexical") for key in sorted(rest, key=lambda key: (-rest[key], -key))]
 
     async def _ranked(self, q: SearchQuery, found: "_Found") -> list[Ranked]:
         import numpy as np

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -65,19 +66,18 @@ class LexicalRows(Rows):
         """For each term the best of the agent's messages that hold it: id -> BM25 score, above 0.
 
         Where some terms are common, one for all of them together comes first and the common ones are left
-        out. What `wanted` excludes may be among them where that is faster: `places` leaves it out.
+        out. Where a term is rare, messages that `wanted` excludes are among them: `places` leaves them out.
         """
         if not terms:
             return []
-        alone = self._is_alone()
-        own = "" if alone else self._own("message", agent_id)
-        query, values = _of_messages(_FILTERED_MESSAGES, wanted)
-        if (own or alone) and wanted.start is None and wanted.end is None:
-            query, values = _ALL_MESSAGES, {}
+        own = "" if self._is_large("message", agent_id) else self._own(agent_id)
+        filtered, values = _of_messages(_FILTERED_MESSAGES, wanted)
         scores = []
-        for expression in self._telling("message", [_phrase(term) for term in terms]):
-            match = f"{own}- agent_id : ({expression})"
-            rows = self.connection.execute(query, values | {"agent_id": agent_id, "match": match, "limit": limit})
+        for expression in self._telling("message", agent_id, [_phrase(term) for term in terms]):
+            bound = {"agent_id": agent_id, "match": f"{own}- agent_id : ({expression})", "limit": limit}
+            rows = self.connection.execute(_ALL_MESSAGES, bound).all() if own or self._alone else None
+            if rows is None or len(rows) == limit:  # what is excluded could take the place of what is wanted
+                rows = self.connection.execute(filtered, values | bound).all()
             scores.append({row[0]: -row[1] for row in rows})
         return scores
 
@@ -121,9 +121,9 @@ class LexicalRows(Rows):
     ) -> list[int]:
         if not terms:
             return []
-        own = self._own(name, agent_id)
+        own = "" if self._is_large(name, agent_id) else self._own(agent_id)
         found: dict[int, None] = {}
-        for expression in self._expressions(name, [_phrase(term) for term in terms]):
+        for expression in self._expressions(name, agent_id, [_phrase(term) for term in terms]):
             values |= {"agent_id": agent_id, "match": f"{own}- agent_id : ({expression})", "limit": limit}
             for most in (BEST * limit, -1) if not own else (-1,):
                 rows = self.connection.execute(query, values | {"most": most}).scalars().all()
@@ -134,38 +134,43 @@ class LexicalRows(Rows):
                 break
         return list(found)[:limit]
 
-    def _own(self, name: str, agent_id: str) -> str:
-        """What keeps a match inside the agent's rows: its token, however many agents there are.
+    def _own(self, agent_id: str) -> str:
+        """What keeps a match inside the agent's rows, however many agents there are: its token; `""` if it is alone.
 
-        A large one's would cost more than the rows of others that it spares: `""`.
+        A large agent's token would cost more than the rows of others that it spares.
         """
-        return "" if self._is_large(name, agent_id) else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
+        return "" if self._alone else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
 
-    def _telling(self, name: str, phrases: list[str]) -> list[str]:
+    @cached_property
+    def _alone(self) -> bool:
+        """Whether the home has but one agent: all rows are its own."""
+        return self.connection.execute(_SECOND_AGENT).scalar() is None
+
+    def _telling(self, name: str, agent_id: str, phrases: list[str]) -> list[str]:
         """What to score by itself: each phrase, unless some are common (see `_expressions`)."""
-        rare = [phrase for phrase in phrases if not self._is_common(name, phrase)]
+        rare = [phrase for phrase in phrases if not self._is_common(name, agent_id, phrase)]
         if len(rare) == len(phrases) or len(phrases) == 1:
             return phrases
         return [" AND ".join(phrases), *(rare or _pairs(phrases))]
 
-    def _expressions(self, name: str, phrases: list[str]) -> list[str]:
+    def _expressions(self, name: str, agent_id: str, phrases: list[str]) -> list[str]:
         """What to search for, the most telling first: rows with any of the words, unless some are common.
 
         With common words: rows that hold all of them, then rows with any of the rest, or where all are
         common, rows that hold two which follow each other in the question.
         """
-        rare = [phrase for phrase in phrases if not self._is_common(name, phrase)]
+        rare = [phrase for phrase in phrases if not self._is_common(name, agent_id, phrase)]
         if len(rare) == len(phrases) or len(phrases) == 1:
             return [" OR ".join(phrases)]
         return [" AND ".join(phrases), " OR ".join(rare or _pairs(phrases))]
 
-    def _is_common(self, name: str, phrase: str) -> bool:
+    def _is_common(self, name: str, agent_id: str, phrase: str) -> bool:
+        """Among the agent's own rows: what others remember must not change what it finds."""
         query = sa.text(f"SELECT 1 FROM {name}_fts WHERE {name}_fts MATCH :match LIMIT 1 OFFSET {COMMON}")
-        return self.connection.execute(query, {"match": f"- agent_id : {phrase}"}).scalar() is not None
-
-    def _is_alone(self) -> bool:
-        """Whether the home has but one agent: all rows are its own."""
-        return self.connection.execute(_SECOND_AGENT).scalar() is None
+        return (
+            self.connection.execute(query, {"match": f"{self._own(agent_id)}- agent_id : {phrase}"}).scalar()
+            is not None
+        )
 
     def _is_large(self, name: str, agent_id: str) -> bool:
         query = sa.text(f"SELECT 1 FROM {name} WHERE agent_id = :agent_id LIMIT 1 OFFSET {LARGE}")
