@@ -379,6 +379,8 @@ def test_bad_data_is_named_with_its_place(tmp_path: Path) -> None:
     undated[0]["conversation"]["session_2_date_time"] = "yesterday"
     unknown = json.loads(longmemeval_file(tmp_path / "chats.json").read_text())
     unknown[1]["answer_session_ids"] = ["s99"]
+    past = json.loads((tmp_path / "chats.json").read_text())
+    past[0]["haystack_dates"][0] = "0001/01/01 (Mon) 00:00"
     cut = gzip.compress(b"[1]" * 99)[:20]
     rows = [
         ("nonsense", good, "there is no suite 'nonsense'; there are: locomo, longmemeval, core-memory, nested-kv"),
@@ -390,6 +392,15 @@ def test_bad_data_is_named_with_its_place(tmp_path: Path) -> None:
         ("locomo", "chats.json", "chats.json, entry 1: conversation: Field required"),
         ("locomo", written("undated.json", json.dumps(undated)), "entry 1: session_2_date_time 'yesterday'"),
         ("longmemeval", written("unknown.json", json.dumps(unknown)), "unknown.json, entry 2: answer_session_ids"),
+        (
+            "core-memory",
+            written(
+                "mute.jsonl",
+                json.dumps({"input": "Who?", "ground_truth": " ", "agent_args": {"extra": {"facts": ["a"]}}}),
+            ),
+            "mute.jsonl, line 1: ground_truth: String should have at least 1 character",
+        ),
+        ("longmemeval", written("past.json", json.dumps(past)), "past.json, entry 1: "),
         ("core-memory", written("bad.jsonl", '{"input": 1}\n'), "bad.jsonl, line 1: input: Input should be"),
         ("core-memory", written("half.jsonl", (tmp_path / good).read_text() + "{"), "half.jsonl, line 3 is not JSON"),
         ("core-memory", written("blank.jsonl", "\n\n"), "blank.jsonl is empty"),

@@ -21,10 +21,11 @@ def read_result(path: Path) -> Json:
     try:
         result = json.loads(path.read_text("utf-8"))
         usable = all(isinstance(result[name], str) for name in ("suite", "sha256"))
-        usable = usable and all(isinstance(case["scores"], dict) and case["id"] for case in result["cases"])
+        usable = usable and all(isinstance(case["id"], str) for case in result["cases"])
+        usable = usable and all(isinstance(v, int | float) for case in result["cases"] for v in case["scores"].values())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; give a result saved with --json") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         usable = False
     if not usable:
         raise UsageError(f"{path} is no result of `agentos eval`; give one saved with --json")

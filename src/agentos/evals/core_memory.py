@@ -1,20 +1,23 @@
 """Letta's core memory rows: facts told to an agent one by one, a question, in update rows a correction."""
 
 from functools import partial
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
 from agentos.errors import UsageError
 from agentos.evals.data import DataFile
 from agentos.evals.suite import Case, Outcome, Suite, ask_agent, plain_words
 from agentos.runtime import Runtime
 
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
 
 class Extra(BaseModel):
     """The facts; update rows name those that the contradicting fact replaces."""
 
-    facts: list[str]
-    contradicting_fact: str | None = None
+    facts: list[Text]
+    contradicting_fact: Text | None = None
     supporting_fact_indices: list[int] = []
 
 
@@ -27,8 +30,8 @@ class Arguments(BaseModel):
 class Row(BaseModel):
     """A question and its answer after all the facts."""
 
-    input: str
-    ground_truth: str
+    input: Text
+    ground_truth: Text
     agent_args: Arguments
 
 

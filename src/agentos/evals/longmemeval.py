@@ -121,8 +121,10 @@ def read(file: DataFile, model: str | None) -> list[Case]:
     for number, question in enumerate(questions, 1):
         try:
             known = {name for name, _, _ in question.sessions()}
-            _date(question.question_date)
-        except ValueError as error:
+            _date(question.question_date).astimezone()
+            for _, when, _ in question.sessions():
+                when.astimezone()
+        except (ValueError, OverflowError) as error:
             raise UsageError(f"{file.path}, entry {number}: {error}; give LongMemEval's published file") from None
         if not question.answer_session_ids or not known.issuperset(question.answer_session_ids):
             raise UsageError(f"{file.path}, entry {number}: answer_session_ids are not all among haystack_session_ids")
