@@ -314,7 +314,14 @@ def test_only_like_results_are_compared(tmp_path: Path) -> None:
     for other in (result_of(1.0, suite="nested-kv"), result_of(1.0, sha256="other")):
         with pytest.raises(UsageError, match="compare like with like"):
             require_same_data(result_of(1.0), other)
-    for text in ("{", "[]", '{"suite": "locomo"}', '{"suite": 1, "sha256": "", "cases": []}', "3"):
+    for text in (
+        "{",
+        "[]",
+        '{"suite": "locomo"}',
+        '{"suite": 1, "sha256": "", "cases": []}',
+        "3",
+        '{"suite": "a", "sha256": "", "cases": [{"id": "1", "scores": {"x": "much"}}]}',
+    ):
         (tmp_path / "old.json").write_text(text)
         with pytest.raises(UsageError, match="is no result"):
             read_result(tmp_path / "old.json")
