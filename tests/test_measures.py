@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agentos import curate
 from agentos.errors import ConfigError, ProviderError
 from agentos.scenarios.check import check, unjudged
 from agentos.scenarios.judge import judge
@@ -16,7 +17,7 @@ from agentos.scenarios.measures import drift, mean, observe
 from agentos.scenarios.model import MEASURES, Scenario
 from agentos.scenarios.outcome import AS_WRITTEN, Outcome, sets
 from agentos.scenarios.report import render
-from agentos.scenarios.run import play
+from agentos.scenarios.run import Stage, play
 from agentos.scenarios.trajectory import Change, Found, Hits, Memory, Said, Trajectory, TurnRecord
 from agentos.settings import Settings, secrets
 from agentos.testing import ScriptedLLM
@@ -35,9 +36,11 @@ def run_pytest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> py
 # measures of trajectories made by hand
 
 
-def change(action: str, text: str = "", *, actor: str = "agent", messages: tuple[str, ...] = ()) -> Change:
+def change(
+    action: str, text: str = "", *, before: str = "", actor: str = "agent", messages: tuple[str, ...] = ()
+) -> Change:
     at = datetime(2026, 5, 8, tzinfo=UTC)
-    return Change(at=at, actor=actor, action=action, target="b1", text=text, messages=list(messages))
+    return Change(at=at, actor=actor, action=action, target="b1", before=before, text=text, messages=list(messages))
 
 
 def found(*hits: tuple[str, int, str]) -> list[Found]:
@@ -57,7 +60,9 @@ def trajectory_of(scenario: Scenario, *after: Memory, **values: dict[int, Any]) 
         speaker = turn.speaker
         given = {name: by_turn[at] for name, by_turn in values.items() if at in by_turn}
         held_by = {speaker: held, **given.pop("others", {})}
-        shape: dict[str, Any] = {"action": turn.action, "speaker": speaker, "agent": speaker, "llm_calls": 1}
+        shape: dict[str, Any] = {
+            "action": turn.action, "digest": turn.digest, "speaker": speaker, "agent": speaker, "llm_calls": 1,
+        }  # fmt: skip
         turns.append(TurnRecord(number=at + 1, memory=held_by, **(shape | given)))
     return Trajectory(name=scenario.name, path="", persona="assistant", model="m", turns=turns)
 
@@ -151,6 +156,7 @@ def test_contamination_is_of_remarks_and_of_other_users_facts() -> None:
         (change("block.append", "Says they are stupid"), {"all": 1, "core": 1, "archival": 0}),
         (change("passage.insert", "stupid"), {"all": 1, "core": 0, "archival": 1}),
         (change("passage.insert", "stupid", actor="import"), {"all": 0, "core": 0, "archival": 0}),
+        (change("block.append", "stupid\ntea", before="stupid"), {"all": 0, "core": 0, "archival": 0}),
     ):
         trajectory = trajectory_of(remark, memory(), memory(journal=[entry]))
         assert measured("contamination", remark, trajectory) == expected
@@ -201,6 +207,29 @@ async def test_a_played_story_is_measured_from_the_journal_and_what_searches_sho
     assert group.bounds is None  # a part of the folder was played
 
 
+async def test_what_a_person_wrote_is_no_contamination_when_the_agent_changes_the_block() -> None:
+    append = {"say": "Noted.", "calls": [{"core_memory_append": {"label": "human", "content": "Likes: tea"}}]}
+    scenario = scenario_of(
+        {"edit": {"human": "Says they are lazy"}}, {"user": "I like tea.", "script": [append]}, remarks="lazy"
+    )
+    trajectory = await play(scenario)
+    assert measured("contamination", scenario, trajectory) == {"all": 0, "core": 0, "archival": 0}
+    appended = next(one for one in trajectory.turns[1].memory["user"].journal if one.action == "block.append")
+    assert (appended.before, appended.text) == ("Says they are lazy", "Says they are lazy\nLikes: tea")
+
+
+async def test_a_deleted_passage_was_there_before_and_is_not_after(tmp_path: Path) -> None:
+    document, looking = {"inject": {"document": "I am lazy"}}, {"expect": {"archival": {"excludes": "lazy"}}}
+    stage = Stage(scenario_of(document, looking), tmp_path)
+    records = [await stage.act(1, stage.scenario.turns[0])]
+    agent, runtime = await stage.agent("user"), await stage.runtime()
+    await curate.delete_passage(runtime.store, stage.clock, agent.id, 1)
+    records.append(await stage.act(2, stage.scenario.turns[1]))
+    await stage.close()
+    changes = [(one.action, one.before, one.text) for record in records for one in record.memory["user"].journal]
+    assert changes[-2:] == [("passage.insert", None, "I am lazy"), ("passage.delete", "I am lazy", None)]
+
+
 async def test_broken_agents_show_in_the_measures() -> None:
     observations = (await outcome_of(shipped("assistant/corrected-twice"), open_runtime=appends)).runs[0].observations
     assert (mean(observations, "forgetting"), mean(observations, "staleness")) == (2.5, 1)
@@ -246,8 +275,10 @@ def test_the_command_shows_measures_keeps_to_their_bounds_and_writes_a_page(agen
     assert [unmet["expected"] for unmet in group["unmet"]] == ["forgetting 2", "save_rate 1"]
     assert "'Lisbon" not in (told := group["unmet"][0]["found"])
     assert told == "0.000 over 1 (Lisbon, replaced by Porto in turn 2 of 'measured': 0)"
-    code, out, _ = agentos("test", ".", "--report", "nowhere/out.html")
-    assert code == 2
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("home/trajectories/*")}
+    code, out, err = agentos("test", ".", "--report", "nowhere/out.html")
+    assert (code, "nowhere/out.html cannot be written: there is no folder 'nowhere'; make it first" in err) == (2, True)
+    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.glob("home/trajectories/*")}  # nothing played
 
     (tmp_path / "deeper").mkdir()  # another set, without bounds of its own
     (tmp_path / "deeper" / "b.scenario.yaml").write_text(MEASURED)

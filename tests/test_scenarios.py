@@ -12,6 +12,7 @@ import time
 import tomllib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typer import BadParameter
 from agentos.cli.app import app
 from agentos.errors import AgentOSError, ConfigError, UsageError
 from agentos.llm.offline import OfflineLLM
+from agentos.llm.offline.model import UNKNOWN
 from agentos.messages import Reply, ToolCall
 from agentos.protocols import Hit, SearchQuery
 from agentos.runtime import Runtime
@@ -31,6 +33,7 @@ from agentos.scenarios.model import SCHEMA, Bounds, Expect, Kill, Scenario, Turn
 from agentos.scenarios.run import play
 from agentos.scenarios.trajectory import Trajectory, load_trajectory
 from agentos.settings import Settings
+from agentos.testing import FunctionLLM, say
 from agentos.testing.fake_openai import FakeOpenAI, FakeReply
 from agentos.testing.fake_openai import call as tool_call
 from agentos.tools.toolset import Toolset
@@ -56,9 +59,13 @@ async def test_a_shipped_scenario_goes_as_expected(path: Path) -> None:
     assert await failures_of(path) == []
 
 
-def test_each_persona_has_scenarios() -> None:
+def test_each_persona_has_scenarios_of_several_weeks() -> None:
     for persona in PERSONAS.glob("*/persona.md"):
         assert len(find_scenarios([persona.parent])) >= 6
+    for path in find_scenarios([PERSONAS]):
+        turns = load_scenario(path).turns
+        passed = (str(turn.advance or turn.restart) for turn in turns if turn.advance or turn.restart)
+        assert sum(map(period, passed), timedelta()) >= timedelta(weeks=2), path
 
 
 # broken agents
@@ -87,13 +94,15 @@ def appends(settings: Settings, *, llm: Any, **parts: Any) -> Runtime:
 
 
 class SharesArchival(Runtime):
-    """Every agent's searches go through the archival memory of all."""
+    """Every agent's searches of archival memory go through that of all."""
 
     def open(self) -> None:
         super().open()
         own = self.search
 
         async def everywhere(agent_id: str, query: SearchQuery, **options: Any) -> list[Hit]:
+            if query.scope != "archival":
+                return await own(agent_id, query, **options)
             agents = await self.store.read(lambda tx: tx.agents())
             return [hit for agent in agents for hit in await own(agent.id, query, **options)]
 
@@ -125,12 +134,17 @@ class ForgetsTimers(Runtime):
             connection.exec_driver_sql("UPDATE timer SET fired_at = due_at")
 
 
+def knows_nothing(settings: Settings, *, llm: Any, **parts: Any) -> Runtime:
+    return Runtime(settings, llm=FunctionLLM(lambda request: say(UNKNOWN)), **parts)
+
+
 @pytest.mark.parametrize(
     ("name", "broken", "told"),
     [
         ("assistant/paged-out", never_pages_out, "page_outs >= 1"),
         ("assistant/corrected-twice", appends, "block human excludes 'Lisbon'"),
         ("assistant/same-name", SharesArchival, "'7731-B' of anna-m stays private"),
+        ("assistant/preference-ends", knows_nothing, "reply contains 'green tea'"),
         ("support/injected", IgnoresHeartbeats, "heartbeats 2"),
         ("assistant/reminder", ForgetsTimers, "reply contains 'call Ben'"),
     ],
@@ -203,6 +217,18 @@ async def test_users_may_share_an_agent_and_their_words_still_show_in_replies() 
     assert failure.found == "it is in the replies to ben: Mia said hi."
 
 
+async def test_line_separators_in_a_message_stay_in_it(tmp_path: Path) -> None:
+    text = "The key\u2028hangs\u2029in\x85the shed."
+    search = {"say": "", "calls": [{"archival_memory_search": {"query": "key"}}]}
+    scenario = scenario_of({"inject": {"document": text}}, {"user": text, "script": [search, text]})
+    trajectory = await play(scenario)
+    assert check(scenario, trajectory) == []
+    ((hit,),) = trajectory.turns[1].memory["user"].shown
+    assert hit.text == text
+    trajectory.save(tmp_path / "a.jsonl")
+    assert load_trajectory(tmp_path / "a.jsonl").model_dump_json() == trajectory.model_dump_json()
+
+
 # expectations
 
 
@@ -242,6 +268,35 @@ async def test_each_expectation_holds_or_does_not() -> None:
             turn = scenario.turns[0].model_copy(update={"expect": Expect.model_validate(wanted)})
             found = check(scenario.model_copy(update={"turns": [turn]}), trajectory)
             assert len(found) == count, wanted
+
+
+async def test_a_stop_reason_needs_a_run_and_at_the_end_is_that_of_all_turns() -> None:
+    turns: list[dict[str, Any]] = [{"user": "Hi.", "script": ["Hi."]}, {"restart": True, "as": "user"}]
+    for broken, stopped, at_the_end, expected in (
+        (False, "end_turn", "end_turn", [(2, "nothing ran")]),
+        (False, None, "llm_error", [(0, "end_turn")]),
+        (False, None, "end_turn", []),
+        (
+            True,
+            None,
+            "llm_error",
+            [(1, "llm_error: the script of this turn has no line left for this request; add one")],
+        ),
+        (True, None, "end_turn", 2),
+    ):
+        first = turns[0] | ({"script": []} if broken else {})
+        second = turns[1] | ({"expect": {"stop_reason": stopped}} if stopped else {})
+        scenario = scenario_of(first, second, expect={"stop_reason": at_the_end})
+        failures = [(one.turn, one.found) for one in check(scenario, await play(scenario))]
+        assert (failures if isinstance(expected, list) else len(failures)) == expected
+
+
+async def test_a_trajectory_is_of_the_turns_as_they_were_but_for_their_expectations() -> None:
+    turn = {"edit": {"human": "Home: Faro"}}
+    trajectory = await play(scenario_of(turn))
+    assert check(scenario_of(turn | {"expect": {"blocks": {"human": {"contains": "Faro"}}}}), trajectory) == []
+    (failure,) = check(scenario_of({"edit": {"human": "Home: Oslo"}}), trajectory)
+    assert "turns have changed since" in failure.found
 
 
 async def test_a_failure_says_what_was_expected_what_was_there_and_what_changed() -> None:
@@ -330,6 +385,24 @@ def test_numbers_periods_and_intervals() -> None:
         ("name: x\nfacts: {a: hi}\nturns:\n  - user: hi\n    needs: a\n", 1, "the fact 'a', which is told later"),
         ("name: x\nturns:\n  - user: hi\n    kill: {during: tool}\n", 4, "expected: 'model'"),
         ("name: x\nstart: 2026-05-08T09:30:00\nturns: [{user: hi}]\n", 2, "it has an offset, such as"),
+        (
+            "name: x\nfacts: {a: []}\nturns:\n  - user: hi\n    needs: a\n",
+            2,
+            "'a' cannot be a list: it is empty; write",
+        ),
+        ("name: x\nfacts: {a: ''}\nturns: [{user: hi}]\n", 2, "'a' cannot be '': it has at least one character"),
+        ("name: x\nremarks: ['']\nturns: [{user: hi}]\n", 2, "'remarks' cannot be '': it has"),
+        ("name: x\nturns:\n  - user: hi\n    expect: {reply: {contains: ''}}\n", 4, "'contains' cannot be ''"),
+        ("name: x\nturns:\n  - user: hi\n    expect: {reply: {matches: []}}\n", 4, "'matches' cannot be a list: it is"),
+        ("name: x\nturns:\n  - user: hi\n    expect: {blocks: {}}\n", 4, "'blocks' cannot be keys and values: it is"),
+        ("name: x\nturns:\n  - user: hi\n    expect: {blocks: {human: {}}}\n", 4, "give one of: contains, excludes"),
+        ("name: x\nstart: 9999-12-31T23:59:30Z\nturns:\n  - advance: 9999 weeks\n", 1, "leaves the years 1 to 9998"),
+        ("name: x\nstart: 0001-01-01T00:00:00+14:00\nturns:\n  - user: hi\n", 1, "leaves the"),
+        (
+            "name: x\nturns:\n  - inject: {tool: core_memory_append, result: a}\n",
+            3,
+            "core_memory_append is a tool that every agent has; choose another name",
+        ),
         ("name: x\nturns: &a\n  - user: hi\n    expect: *a\n", 1, "this is not YAML"),
     ],
 )
@@ -458,6 +531,40 @@ def test_what_cannot_be_played_has_its_exit_code(folder: Path, agentos: Agentos)
     ):
         code, _, err = agentos("test", *args)
         assert (code, told in err) == (expected, True), err
+
+
+def test_what_cannot_be_played_or_judged_loses_nothing_else(folder: Path, agentos: Agentos) -> None:
+    who = "name: who\npersona: nobody\nturns:\n  - user: hi\n"
+    (folder / "bad.scenario.yaml").write_text(who)
+    code, out, err = agentos("test", ".", "--report", "out.html")
+    assert (code, "Your own go to " + str(folder / "home" / "personas" / "NAME") in err) == (3, True), err
+    assert re.search(r"who +nobody +as written +failed to play", out)
+    assert re.search(r"good +assistant +offline +passed", out)
+    assert "1 passed, 1 failed" in out
+    assert "there is no persona &#39;nobody&#39;" in (folder / "out.html").read_text()
+    code, out, _ = agentos("test", ".", "--json")
+    bad, good = json.loads(out)["scenarios"]
+    assert (code, bad["runs"], good["passed"], good["error"]) == (3, 0, 1, None)
+    assert "there is no persona 'nobody'" in bad["error"]
+
+    Path(good["trajectories"][0]).unlink()
+    (folder / "good.scenario.yaml").write_text(GOOD.replace("expect: {", "expect: {judge: it is polite, "))
+    code, out, err = agentos("test", "good.scenario.yaml", "--judge", "gpt-of-nobody")
+    assert (code, "'gpt-of-nobody' names no known provider" in err) == (3, True)
+    assert "passed, 1 not judged" in out
+    assert load_trajectory(Path(good["trajectories"][0])).turns[0].reply
+    for name in ("p", "q"):
+        (folder / name / "x" / "scenarios").mkdir(parents=True)
+        (folder / name / "x" / "scenarios" / "s.scenario.yaml").write_text(GOOD)
+    code, out, _ = agentos("test", "p", "q", "--json")
+    kept = {file for one in json.loads(out)["scenarios"] for file in one["trajectories"]}
+    assert (code, len(kept)) == (0, 2)
+
+
+def test_a_persona_in_the_users_own_folder_is_found(folder: Path, agentos: Agentos) -> None:
+    shutil.copytree(PERSONAS / "tutor", folder / "home" / "personas" / "mine")
+    (folder / "own.scenario.yaml").write_text("name: x\npersona: mine\nturns:\n  - user: hi\n")
+    assert agentos("test", "own.scenario.yaml")[0] == 0
 
 
 def test_a_live_model_takes_the_place_of_the_scenarios_own(agentos: Agentos, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`agentos test`: plays scenarios and says which went as expected."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from agentos.cli.output import complain, make_console, safe, show, show_json
-from agentos.errors import StoreError, UsageError
+from agentos.errors import ConfigError, StoreError, UsageError
 from agentos.protocols import LLM
 from agentos.runtime import Runtime
 from agentos.scenarios.judge import judge as judged
 from agentos.scenarios.load import find_scenarios, load_bounds, load_scenario, persona_folder
 from agentos.scenarios.measures import MEMORIES, mean
-from agentos.scenarios.model import MEASURES, NO_LIVE_MODELS, SUFFIX, Scenario
+from agentos.scenarios.model import MEASURES, NO_LIVE_MODELS, SUFFIX
 from agentos.scenarios.outcome import AS_WRITTEN, Outcome, ScenarioSet, sets
 from agentos.scenarios.report import render
 from agentos.scenarios.run import play
@@ -40,6 +41,12 @@ class Told:
     judge: str | None = None
     """The model that judges."""
 
+    def check(self) -> None:
+        """Before anything is played: whether there is a folder for the page; `UsageError` where there is none."""
+        if self.report and not self.report.parent.is_dir():
+            remedy = f"there is no folder {str(self.report.parent)!r}; make it first"
+            raise UsageError(f"{self.report} cannot be written: {remedy}")
+
 
 def play_all(
     paths: Sequence[Path], models: Sequence[str], embeddings: Sequence[str], repeat: int, record: bool, told: Told
@@ -53,6 +60,7 @@ def play_all(
     scenarios = [(path, load_scenario(path)) for path in find_scenarios(paths)]  # a mistake shows before anything runs
     for folder in {path.parent for path, _ in scenarios}:
         load_bounds(folder)
+    told.check()
     folder, judge = _folder(), _judge(told.judge)
     outcomes: list[Outcome] = []
     code = 0
@@ -63,10 +71,10 @@ def play_all(
                 for model, embedding in product(models or (None,), embeddings or ("static",)):
                     outcome = Outcome(path, scenario, model or AS_WRITTEN, embedding)
                     for number in range(1, repeat + 1):
-                        trajectory = _played(path, scenario, model, embedding, record, judge)
-                        file = folder / _file_name(path, trajectory, number)
-                        trajectory.save(file)
-                        outcome.add(trajectory, file)
+                        try:
+                            _play(outcome, model, number, folder, record, judge)
+                        except ConfigError as error:
+                            outcome.fault, code = str(error), error.exit_code
                         outcomes += [outcome] if number == 1 else []
                         advance()
         except KeyboardInterrupt:
@@ -75,14 +83,20 @@ def play_all(
     return max(code, _show(outcomes, told))
 
 
-def _played(
-    path: Path, scenario: Scenario, model: str | None, embedding: str, record: bool, judge: LLM | None
-) -> Trajectory:
-    options: dict[str, Any] = {"model": model, "embedding": embedding, "record": record}
-    trajectory = asyncio.run(play(scenario, path=str(path.absolute()), personas=persona_folder(path), **options))
-    if judge:
-        asyncio.run(judged(scenario, trajectory, judge))
-    return trajectory
+def _play(outcome: Outcome, model: str | None, number: int, folder: Path, record: bool, judge: LLM | None) -> None:
+    """One more run, which is saved before it is judged."""
+    path, scenario, settings = outcome.path, outcome.scenario, load_settings()
+    personas = persona_folder(path) or settings.personas or settings.home / "personas"
+    options: dict[str, Any] = {"model": model, "embedding": outcome.embedding, "record": record}
+    trajectory = asyncio.run(play(scenario, path=str(path.absolute()), personas=personas, **options))
+    file = folder / _file_name(path, trajectory, number)
+    trajectory.save(file)
+    try:
+        if judge:
+            asyncio.run(judged(scenario, trajectory, judge))
+            trajectory.save(file)
+    finally:
+        outcome.add(trajectory, file)
 
 
 def regrade(files: Sequence[Path], paths: Sequence[Path], told: Told) -> int:
@@ -90,6 +104,7 @@ def regrade(files: Sequence[Path], paths: Sequence[Path], told: Told) -> int:
 
     Each belongs to the scenario whose file it names, or to the one given.
     """
+    told.check()
     given = find_scenarios(paths) if paths else []
     if len(given) > 1:
         raise UsageError(f"{len(given)} scenario files to check on; name one, or none to take each trajectory's own")
@@ -126,9 +141,10 @@ def _folder() -> Path:
 
 def _file_name(path: Path, trajectory: Trajectory, number: int) -> str:
     """One file for each scenario, model, embedder and repetition; a later run takes its place."""
-    whole = f"{path.absolute()}".removesuffix(SUFFIX).split("/")[-3:]
+    whole = str(path.absolute())
+    parts = [*whole.removesuffix(SUFFIX).split("/")[-3:], hashlib.sha256(whole.encode()).hexdigest()[:8]]
     embedding = [trajectory.embedding] if trajectory.embedding != "static" else []
-    return re.sub(r"[^\w.-]+", "-", "-".join([*whole, trajectory.model, *embedding, str(number)])) + ".jsonl"
+    return re.sub(r"[^\w.-]+", "-", "-".join([*parts, trajectory.model, *embedding, str(number)])) + ".jsonl"
 
 
 @contextmanager
@@ -163,13 +179,15 @@ def _show(outcomes: Sequence[Outcome], told: Told) -> int:
             if lines:
                 show(Group("", Text(f"{head}:", style), *(safe(f"  {text}") for text in lines)))
         show(_line(outcomes))
+    for fault in dict.fromkeys(outcome.fault for outcome in outcomes if outcome.fault):
+        complain(fault)
     return int(bool(unmet) or any(outcome.failures for outcome in outcomes))
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table("scenario", "persona", "model", "result", "seconds", box=None, pad_edge=False, header_style="quiet")
     for outcome in outcomes:
-        style = "bad" if outcome.failures else "warn" if outcome.unjudged else "good"
+        style = "bad" if outcome.failures or not outcome.runs else "warn" if outcome.unjudged else "good"
         seconds = f"{outcome.seconds:.1f}"
         table.add_row(
             safe(outcome.scenario.name), safe(outcome.scenario.persona), safe(_player(outcome)),
@@ -186,6 +204,8 @@ def _player(outcome: Outcome) -> str:
 def _result(outcome: Outcome) -> str:
     """In a word; of several runs the pass rate with its 95 % interval."""
     left = f", {len(outcome.unjudged)} not judged" if outcome.unjudged else ""
+    if not outcome.runs:
+        return "failed to play"
     if len(outcome.runs) == 1:
         return ("passed" if outcome.passed else "failed") + left
     low, high = outcome.interval
@@ -213,6 +233,6 @@ def _report(outcome: Outcome) -> RenderableType:
 
 
 def _line(outcomes: Sequence[Outcome]) -> Text:
-    failed = sum(bool(outcome.failures) for outcome in outcomes)
+    failed = sum(bool(outcome.failures or not outcome.runs) for outcome in outcomes)
     seconds = sum(outcome.seconds for outcome in outcomes)
     return Text(f"{len(outcomes) - failed} passed, {failed} failed in {seconds:.1f} s", "bad" if failed else "good")

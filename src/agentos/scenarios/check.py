@@ -8,7 +8,7 @@ from typing import Any
 
 from agentos.scenarios.judge import sentences
 from agentos.scenarios.model import BlockText, Call, Expect, Number, Scenario, Search, Text, compare, holds
-from agentos.scenarios.trajectory import Memory, Trajectory, TurnRecord
+from agentos.scenarios.trajectory import Memory, Trajectory, TurnRecord, worst
 
 _NUMBERS = ("heartbeats", "page_outs", "llm_calls", "prompt_tokens", "cost_usd")
 _SHOWN = 300
@@ -54,14 +54,14 @@ def check(scenario: Scenario, trajectory: Trajectory) -> list[Failure]:
     A turn fails, too, that could not be played as written or did not end by itself.
     """
     failures, records = [], trajectory.turns
-    if [turn.action for turn in scenario.turns] != [record.action for record in records]:
+    if not trajectory.is_of(scenario):
         told = "the turns of the trajectory", "the scenario's turns have changed since; run the scenario again"
         return [Failure(0, "", *told)]
     for place, (turn, record) in enumerate(zip(scenario.turns, records, strict=True), 1):
         expect = turn.expect or Expect()
         seen = _Seen(record, records[:place])
         for finding in (
-            *_ended(expect, record), *_unmet(expect, seen, scenario), *_judged(record.number, expect, trajectory),
+            *_ended(record, expect), *_unmet(expect, seen, scenario), *_judged(record.number, expect, trajectory),
         ):  # fmt: skip
             failures.append(Failure(record.number, record.action, *finding, tuple(record.diff)))
     if scenario.expect:
@@ -108,23 +108,32 @@ def _total(records: Sequence[TurnRecord]) -> TurnRecord:
         update=sums
         | {
             "cost_usd": sum(costs) if costs else None,
+            "stop_reason": worst([record.stop_reason for record in records]),
+            "run_error": next((record.run_error for record in records if record.run_error), None),
             "calls": [one for record in records for one in record.calls],
             "reply": "\n\n".join(record.reply for record in records if record.reply),
         }
     )
 
 
-def _ended(expect: Expect, record: TurnRecord) -> Iterator[Finding]:
-    """Whether the turn went as written."""
+def _ended(record: TurnRecord, expect: Expect) -> Iterator[Finding]:
+    """Whether the turn went as written, and ended by itself where nothing is said about it."""
     if record.error:
         yield "a turn that can be played as written", record.error
-    elif record.stop_reason not in (None, expect.stop_reason):
+    elif expect.stop_reason is None and record.stop_reason is not None:
+        yield from _stopped("end_turn", record)
+
+
+def _stopped(wanted: str, record: TurnRecord) -> Iterator[Finding]:
+    if record.stop_reason != wanted:
         why = f": {record.run_error}" if record.run_error else ""
-        yield f"stop_reason {expect.stop_reason}", f"{record.stop_reason}{why}"
+        yield f"stop_reason {wanted}", f"{record.stop_reason or 'nothing ran'}{why}"
 
 
 def _unmet(expect: Expect, seen: _Seen, scenario: Scenario) -> Iterator[Finding]:
     record = seen.record
+    if expect.stop_reason and not record.error:
+        yield from _stopped(expect.stop_reason, record)
     if expect.reply:
         yield from _text("reply", expect.reply, record.reply)
     memory = record.memory.get(record.agent)

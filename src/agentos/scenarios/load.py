@@ -114,6 +114,8 @@ _REMEDIES = {
     "dict_type": "it has keys with their values below it",
     "list_type": "it is a list; begin each line below it with a hyphen",
     "string_type": "it is a text; put quotes around it",
+    "string_too_short": "it has at least one character",
+    "too_short": "it is empty; write what belongs there, or leave it out",
     "too_long": "a call is one tool; its arguments stand indented below its name",
     "timezone_aware": "it has an offset, such as 2026-05-08T09:30:00+02:00",
 }

@@ -39,7 +39,7 @@ def mean(observations: Iterable[Observation], measure: str, memory: str = "all")
 
 def observe(scenario: Scenario, trajectory: Trajectory) -> list[Observation]:
     """All that can be measured in one run; nothing where the scenario names no `facts` and no `remarks`."""
-    if [turn.action for turn in scenario.turns] != [record.action for record in trajectory.turns]:
+    if not trajectory.is_of(scenario):
         return []  # the scenario's turns have changed since
     records = trajectory.turns
     found = [*_needed(scenario, records), *_passing(scenario, records)]
@@ -161,7 +161,8 @@ def _passing(scenario: Scenario, records: Sequence[TurnRecord]) -> Iterator[Obse
         agent = scenario.agent_of(turn.speaker)
         changes = [
             change for record in records[at:] for memory in [record.memory.get(agent)] if memory
-            for change in memory.journal if change.actor == "agent" and holds(change.text or "", words)
+            for change in memory.journal if change.actor == "agent"
+            and holds(change.text or "", words) and not holds(change.before or "", words)
         ]  # fmt: skip
         places = {place: any(change.action.startswith(kind) for change in changes) for place, kind in _LASTING.items()}
         yield from _each("contamination", agent, _in(scenario, records[at], words), **places)

@@ -3,6 +3,7 @@
 The JSON Schema beside this file is made from these models; editors complete and check scenarios by it.
 """
 
+import hashlib
 import itertools
 import json
 import operator
@@ -24,6 +25,7 @@ from pydantic import (
 )
 
 from agentos.messages import StopReason
+from agentos.tools.memory import MEMORY_TOOLS
 
 SCHEMA = Path(__file__).with_name("scenario.schema.json")
 SUFFIX = ".scenario.yaml"
@@ -87,12 +89,14 @@ def _restart(value: Any) -> Any:
 _WHOLE_PERIOD = rf"{_PERIOD}(?: {_PERIOD})*"
 _PERIOD_SCHEMA = {"type": "string", "pattern": f"^{_WHOLE_PERIOD}$"}
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_BOUND}$"}]}
-_TEXTS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_WORDS_SCHEMA = {"type": "string", "minLength": 1}
+_TEXTS_SCHEMA = {"anyOf": [_WORDS_SCHEMA, {"type": "array", "items": _WORDS_SCHEMA, "minItems": 1}]}
 
-Texts = Annotated[list[str], BeforeValidator(_several), WithJsonSchema(_TEXTS_SCHEMA)]
-Patterns = Annotated[
-    list[Annotated[str, AfterValidator(_pattern)]], BeforeValidator(_several), WithJsonSchema(_TEXTS_SCHEMA)
-]
+_Text = Annotated[str, Field(min_length=1)]
+_Texts = Annotated[list[_Text], Field(min_length=1)]
+_Patterns = Annotated[list[Annotated[_Text, AfterValidator(_pattern)]], Field(min_length=1)]
+Texts = Annotated[_Texts, BeforeValidator(_several), WithJsonSchema(_TEXTS_SCHEMA)]
+Patterns = Annotated[_Patterns, BeforeValidator(_several), WithJsonSchema(_TEXTS_SCHEMA)]
 Number = Annotated[int | float | str, BeforeValidator(_number), WithJsonSchema(_NUMBER_SCHEMA)]
 """Exactly this number, or a bound such as `"<= 3"`."""
 Period = Annotated[str, BeforeValidator(_period), WithJsonSchema(_PERIOD_SCHEMA)]
@@ -125,6 +129,12 @@ class Text(_Words):
     """None of these stands in it."""
     matches: Patterns = Field(default_factory=list)
     """Each of these regular expressions is found in it, case as written."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "Text":
+        if not self.model_fields_set:
+            raise ValueError(f"this is empty; give one of: {', '.join(type(self).model_fields)}")
+        return self
 
 
 class BlockText(Text):
@@ -160,22 +170,22 @@ class Expect(_Words):
 
     reply: Text | None = None
     """What the user saw."""
-    blocks: dict[str, BlockText] = Field(default_factory=dict)
+    blocks: dict[str, BlockText] = Field(default_factory=dict, min_length=1)
     """Core memory, by the block's label."""
     archival: Text | None = None
     """All of archival memory, a passage a line."""
     recall: Text | None = None
     """All past messages of user and agent, one a line."""
-    search: list[Search] = Field(default_factory=list)
+    search: list[Search] = Field(default_factory=list, min_length=1)
     """What searches find."""
     calls: list[Call] | None = None
     """Calls made, in this order, others may stand between; of text arguments a part is enough. `[]`: none were made."""
-    private: dict[str, Texts] = Field(default_factory=dict)
+    private: dict[str, Texts] = Field(default_factory=dict, min_length=1)
     """By user: words that are theirs, and that no other user may see or have an agent that knows."""
     judge: Texts = Field(default_factory=list)
     """Sentences about the conversation that a judge model finds true; without one they are reported as not judged."""
-    stop_reason: StopReason = "end_turn"
-    """How the turn ended."""
+    stop_reason: StopReason | None = None
+    """How the turn ended, or the first turn that did not end by itself; it must have run."""
     heartbeats: Number | None = None
     """Steps without user input."""
     page_outs: Number | None = None
@@ -204,6 +214,8 @@ class Inject(_Words):
     def _one_source(self) -> "Inject":
         if (self.document is None) == (self.tool is None) or (self.tool is None) != (self.result is None):
             raise ValueError("give either `document`, or `tool` with its `result`")
+        if any(tool.name == self.tool for tool in MEMORY_TOOLS):
+            raise ValueError(f"{self.tool} is a tool that every agent has; choose another name")
         return self
 
 
@@ -287,6 +299,12 @@ class Turn(_Words):
         return f"{self.advance} pass" if self.advance else "a look"
 
     @property
+    def digest(self) -> str:
+        """A hash of all that decides how it is played."""
+        words = self.model_dump_json(exclude={"expect", "needs"}, exclude_defaults=True)
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+    @property
     def texts(self) -> list[str]:
         """What comes in by this turn."""
         inject = self.inject or Inject(document="")
@@ -296,6 +314,11 @@ class Turn(_Words):
     def lines(self) -> list[Line]:
         """The script's lines in full."""
         return [Line(say=line) if isinstance(line, str) else line for line in self.script]
+
+
+def _duration(turn: Turn) -> timedelta:
+    passed = turn.advance or turn.restart
+    return timedelta(minutes=turn.repeat) + (period(passed) if isinstance(passed, str) else timedelta())
 
 
 @dataclass(frozen=True)
@@ -338,6 +361,16 @@ class Scenario(_Words):
     def _script_is_used(self) -> "Scenario":
         if self.model != "script" and any(turn.script for turn in self.turns):
             raise ValueError("the turns have a `script`; say `model: script`")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_in_time(self) -> "Scenario":
+        try:
+            end = self.start.astimezone(UTC) + sum(map(_duration, self.turns), timedelta())
+        except OverflowError:
+            end = datetime.max
+        if end.year == datetime.max.year:
+            raise ValueError("the scenario leaves the years 1 to 9998; let it begin at another time, or less time pass")
         return self
 
     @model_validator(mode="after")

@@ -37,6 +37,8 @@ class Outcome:
     """`AS_WRITTEN`, or the one asked for."""
     embedding: str
     runs: list[Run] = field(default_factory=list)
+    fault: str = ""
+    """Why it could not be played or judged, in one sentence."""
 
     def add(self, trajectory: Trajectory, file: Path) -> None:
         """Check and measure one more run."""
@@ -76,9 +78,11 @@ class Outcome:
         """The outcome as plain JSON values."""
         return {
             "name": self.scenario.name, "path": str(self.path), "model": self.played_by, "embedding": self.embedding,
-            "passed": self.passed, "runs": len(self.runs), "pass_rate": self.passed / len(self.runs),
+            "passed": self.passed, "runs": len(self.runs),
+            "pass_rate": self.passed / len(self.runs) if self.runs else None,
             "interval": [round(end, 3) for end in self.interval], "seconds": round(self.seconds, 3),
             "trajectories": [str(run.file) for run in self.runs], "not_judged": self.unjudged,
+            "error": self.fault or None,
             "failures": [asdict(failure) for failure in self.failures],
         }  # fmt: skip
 
@@ -139,7 +143,7 @@ def sets(outcomes: Sequence[Outcome]) -> list[ScenarioSet]:
     """The scenario sets that the outcomes belong to; drift is against the first model and embedder of a scenario."""
     first: dict[Path, Outcome] = {}
     groups: dict[tuple[Path, str, str], list[Outcome]] = {}
-    for outcome in outcomes:
+    for outcome in (outcome for outcome in outcomes if outcome.runs):
         first.setdefault(outcome.path, outcome)
         key = (outcome.path.parent, outcome.model, outcome.embedding)
         groups.setdefault(key, []).append(outcome)

@@ -35,12 +35,15 @@ def _play(config: pytest.Config, path: Path) -> "Outcome":
     from agentos.scenarios.load import load_scenario, persona_folder
     from agentos.scenarios.outcome import AS_WRITTEN, Outcome
     from agentos.scenarios.run import play
+    from agentos.settings import load_settings
 
     played: dict[Path, Outcome] = config.stash.setdefault(_PLAYED, {})
     if path in played:
         return played[path]
     scenario, model, judging = load_scenario(path), config.getoption("--agentos-model"), _judge(config)
-    trajectory = asyncio.run(play(scenario, path=str(path), personas=persona_folder(path), model=model))
+    settings = load_settings()
+    personas = persona_folder(path) or settings.personas or settings.home / "personas"
+    trajectory = asyncio.run(play(scenario, path=str(path), personas=personas, model=model))
     if judging:
         asyncio.run(judge(scenario, trajectory, judging))
     outcome = played[path] = Outcome(path, scenario, model or AS_WRITTEN, trajectory.embedding)

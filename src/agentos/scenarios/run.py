@@ -23,11 +23,12 @@ from agentos.archive.embedders import make_embedder
 from agentos.errors import AgentOSError, ConfigError, ProviderError
 from agentos.events import Event, TextDelta
 from agentos.messages import Cause, Passage, Reply
+from agentos.personas import load_persona, persona_folders
 from agentos.protocols import LLM, Embedder, LLMRequest, SearchQuery
 from agentos.runtime import Runtime
 from agentos.scenarios.cassette import Recorded, Recording, cassette_of, recording, replaying
 from agentos.scenarios.model import Line, Scenario, Search, Turn, period
-from agentos.scenarios.trajectory import Change, Found, Hits, Memory, Said, Trajectory, TurnRecord
+from agentos.scenarios.trajectory import Change, Found, Hits, Memory, Said, Trajectory, TurnRecord, worst
 from agentos.settings import Settings, load_settings
 from agentos.testing import ExactIndex, FixedClock, FunctionLLM, call, say
 from agentos.tools.memory import SEARCH_TOOLS
@@ -60,6 +61,8 @@ async def play(
     """
     started = time.perf_counter()
     played_by = model or scenario.model
+    if personas:
+        load_persona(scenario.persona, persona_folders(personas))  # a fault names this folder, and none of the home's
     trajectory = Trajectory(
         name=scenario.name, path=path, persona=scenario.persona, model=played_by, embedding=embedding
     )
@@ -147,7 +150,8 @@ class Stage:
 
     def _settings(self) -> Settings:
         fixed: dict[str, Any] = {
-            "home": self.home, "model": self.model, "personas": self.personas,
+            "home": self.home, "model": self.model,
+            "personas": self.personas if self.personas and self.personas.is_dir() else None,
             "context_window": self.scenario.context_window, "index_min_passages": 10**6,
         }  # fmt: skip
         alone = self._given or self.model in ("offline", "script")
@@ -180,8 +184,9 @@ class Stage:
     async def act(self, number: int, turn: Turn) -> TurnRecord:
         """Do what a turn says; its record."""
         record = TurnRecord(
-            number=number, action=turn.action, speaker=turn.speaker, agent=self.scenario.agent_of(turn.speaker)
-        )
+            number=number, action=turn.action, digest=turn.digest, speaker=turn.speaker,
+            agent=self.scenario.agent_of(turn.speaker),
+        )  # fmt: skip
         self.clock.advance(_MINUTE)
         self.script = [line for _ in range(turn.repeat) for line in turn.lines]
         try:
@@ -243,7 +248,8 @@ class Stage:
         await self.agent(turn.speaker)  # made before, so that the process has only the turn to do
         await self.close()
         order = {
-            "scenario": self.scenario.model_dump(mode="json", by_alias=True), "home": str(self.home), "number": number,
+            "scenario": self.scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+            "home": str(self.home), "number": number,
             "personas": self.personas and str(self.personas), "model": self.model, "results": self.results,
             "now": self.clock.now().isoformat(), "embedding": self._embedding,
         }  # fmt: skip
@@ -301,7 +307,7 @@ def _memory(tx: Any, agent_id: str, last_message: int, last_event: int) -> tuple
         ],
         new_results=[m.content for m in messages if m.role == "tool"],
         shown=[_found(m.content) for m in messages if m.role == "tool" and m.name in SEARCH_TOOLS and m.ok],
-        journal=[_change(tx, event, passages, entries) for event in events],
+        journal=[_change(tx, agent_id, event, entries) for event in events],
     )  # fmt: skip
     last = max((m.id for m in messages), default=last_message), max((e["id"] for e in events), default=last_event)
     return memory, last
@@ -309,21 +315,27 @@ def _memory(tx: Any, agent_id: str, last_message: int, last_event: int) -> tuple
 
 def _found(text: str) -> list[Found]:
     """The memories in the result of a search: a line each, as JSON."""
-    hits = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    hits = [json.loads(line) for line in text.split("\n") if line.startswith("{")]
     return [Found(ref=hit["id"], rank=hit.get("rank"), text=hit["text"]) for hit in hits]
 
 
-def _change(tx: Any, event: dict[str, Any], passages: dict[str, Any], entries: dict[str, Any]) -> Change:
+def _change(tx: Any, agent_id: str, event: dict[str, Any], entries: dict[str, Any]) -> Change:
     """A journal row, with the text that it names by id only."""
-    action, target, text = event["action"], event["target"], None
-    if action.startswith("block.") and event["after_id"]:
-        text = tx.version(event["after_id"])["value"]
-    elif action.startswith("passage.") and target in passages:
-        text = passages[target].text
+    action, target, before, text = event["action"], event["target"], None, None
+    if action.startswith("block."):
+        before, text = (event[key] and tx.version(event[key])["value"] for key in ("before_id", "after_id"))
+    elif action.startswith("passage."):
+        whole = next((passage.text for passage in tx.passages(agent_id, [int(target[1:])])), None)
+        before = None if action == "passage.insert" or event["note"] == "restored" else whole
+        text = None if action == "passage.delete" or event["note"] == "ended" else whole
     moved = entries[target].message_ids if action == "page_out" else ()
     names = ("actor", "action", "target", "note", "run_id", "message_id", "call_id")
     return Change(
-        at=event["created_at"], text=text, messages=[f"m{n}" for n in moved], **{name: event[name] for name in names}
+        at=event["created_at"],
+        before=before,
+        text=text,
+        messages=[f"m{n}" for n in moved],
+        **{name: event[name] for name in names},
     )
 
 
@@ -360,7 +372,7 @@ def _sum_up(record: TurnRecord) -> None:
     costs = [r["usage"]["cost_usd"] for r in results if r["usage"]["cost_usd"] is not None]
     record.reply = "\n\n".join(r["reply"] for r in results if r["reply"])
     record.calls = [one for r in results for one in r["tool_calls"]]
-    record.stop_reason = max((r["stop_reason"] for r in ended), key=lambda reason: reason != "end_turn", default=None)
+    record.stop_reason = worst([r["stop_reason"] for r in ended])
     record.run_error = next((r["error"] for r in ended if r.get("error")), None)
     record.heartbeats = counted.count("heartbeat")
     record.page_outs = counted.count("page_out")

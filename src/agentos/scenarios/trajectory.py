@@ -1,5 +1,6 @@
 """What happened in a run of a scenario, as values: all that its expectations are checked on."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentos.errors import UsageError
+from agentos.scenarios.model import Scenario
 
 
 class _Values(BaseModel):
@@ -54,8 +56,10 @@ class Change(_Values):
     run_id: str | None = None
     message_id: int | None = None
     call_id: str | None = None
+    before: str | None = None
+    """What the target read before it, for a block or passage."""
     text: str | None = None
-    """What the target reads after it, for a block or passage."""
+    """What it reads after it."""
     messages: list[str] = Field(default_factory=list)
     """The messages that a page-out moved."""
 
@@ -85,13 +89,15 @@ class TurnRecord(_Values):
     """From 1."""
     action: str
     """What happened, in one line."""
+    digest: str
+    """Of the scenario's turn that was played; see `Turn.digest`."""
     speaker: str
     agent: str
     reply: str = ""
     calls: list[dict[str, Any]] = Field(default_factory=list)
     """{"name", "arguments", "ok"} in order."""
     stop_reason: str | None = None
-    """How its last run ended that did not end by itself, else `end_turn`; None where nothing ran."""
+    """How the first run ended that did not end by itself, else `end_turn`; None where nothing ran."""
     error: str | None = None
     """Why the scenario could not be played as written, in one sentence."""
     run_error: str | None = None
@@ -137,20 +143,30 @@ class Trajectory(_Values):
     judged: list[Verdict] = Field(default_factory=list)
     turns: list[TurnRecord] = Field(default_factory=list)
 
+    def is_of(self, scenario: Scenario) -> bool:
+        """Whether it was played with the turns that the scenario has now."""
+        return [turn.digest for turn in scenario.turns] == [record.digest for record in self.turns]
+
     def save(self, path: Path) -> None:
         """Write it as JSON lines: the run, then a line for each turn."""
         head = self.model_dump_json(exclude={"turns"})
         path.write_text("\n".join([head, *(turn.model_dump_json() for turn in self.turns)]) + "\n", encoding="utf-8")
 
 
+def worst(reasons: Sequence[str | None]) -> str | None:
+    """The first of several stop reasons that is not `end_turn`, else `end_turn`; None where nothing ran."""
+    given = [reason for reason in reasons if reason]
+    return max(given, key=lambda reason: reason != "end_turn", default=None)
+
+
 def load_trajectory(path: Path) -> Trajectory:
     """A saved run; `UsageError` says why it cannot be read."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}; name a file that `agentos test` saved") from None
     try:
-        trajectory = Trajectory.model_validate_json(lines[0] if lines else "")
+        trajectory = Trajectory.model_validate_json(lines[0])
         trajectory.turns = [TurnRecord.model_validate_json(line) for line in lines[1:]]
     except ValidationError as error:
         told = error.errors()[0]["msg"]
