@@ -75,8 +75,6 @@ class _Found:
     places: list[recall.Place]
     scores: list[float]
     messages: list[Message]
-    worded: set[int]
-    """Those that hold a word of the question themselves."""
     exact: set[int]
     """Those that hold one of its identifiers."""
     totals: dict[int, float]
@@ -134,7 +132,7 @@ class HybridSearch:
             places = [places[n] for n in kept]
             messages = {m.id: m for m in tx.messages(agent_id, [place.id for place in places])}
             return _Found(
-                places, [float(scores[n]) for n in kept], [messages[place.id] for place in places], set(totals),
+                places, [float(scores[n]) for n in kept], [messages[place.id] for place in places],
                 {key for scores in exact for key in scores}, totals,
             )  # fmt: skip
 
@@ -174,8 +172,8 @@ class HybridSearch:
         for place, value in zip(found.places, values, strict=True):
             if place.id in found.exact:
                 ranked.append((place.id, 100 + value, "identifier"))
-            elif place.id in found.worded or value > NEARBY_WORTH * max(values):
-                ranked.append((place.id, value, "lexical" if place.id in found.worded else "nearby"))
+            elif place.id in found.totals or value > NEARBY_WORTH * max(values):
+                ranked.append((place.id, value, "lexical" if place.id in found.totals else "nearby"))
         return sorted(ranked, key=lambda item: (-item[1], -item[0]))
 
     async def _cosines(self, text: str, messages: Sequence[Message]) -> "Vectors | None":

@@ -48,7 +48,7 @@ WHERE p.id IN (SELECT value FROM json_each(:ids)) AND +p.agent_id = :agent_id AN
 COMMON = 5000
 """Rows from which a word is common: to rank by it costs more than it tells."""
 LARGE = 10_000
-"""Rows from which an agent is large."""
+"""Rows from which an agent is large: its token in a match would cost more than the rows of others that it spares."""
 ENOUGH = 10
 """Rows with all the words of a question after which rows with only some of them are not looked for."""
 
@@ -121,11 +121,12 @@ class LexicalRows(Rows):
     ) -> list[int]:
         if not terms:
             return []
-        own = "" if self._is_large(name, agent_id) else self._own(agent_id)
+        large = self._is_large(name, agent_id)
+        own = "" if large else self._own(agent_id)
         found: dict[int, None] = {}
         for expression in self._expressions(name, agent_id, [_phrase(term) for term in terms]):
             values |= {"agent_id": agent_id, "match": f"{own}- agent_id : ({expression})", "limit": limit}
-            for most in (BEST * limit, -1) if not own else (-1,):
+            for most in (BEST * limit, -1) if large else (-1,):
                 rows = self.connection.execute(query, values | {"most": most}).scalars().all()
                 if len(rows) >= limit:
                     break
@@ -135,10 +136,7 @@ class LexicalRows(Rows):
         return list(found)[:limit]
 
     def _own(self, agent_id: str) -> str:
-        """What keeps a match inside the agent's rows, however many agents there are: its token; `""` if it is alone.
-
-        A large agent's token would cost more than the rows of others that it spares.
-        """
+        """What keeps a match inside the agent's rows, however many agents there are: its token; `""` if it is alone."""
         return "" if self._alone else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
 
     @cached_property
@@ -147,30 +145,25 @@ class LexicalRows(Rows):
         return self.connection.execute(_SECOND_AGENT).scalar() is None
 
     def _telling(self, name: str, agent_id: str, phrases: list[str]) -> list[str]:
-        """What to score by itself: each phrase, unless some are common (see `_expressions`)."""
+        """What to look for by itself: each phrase; where some are common, all together and then each of the rest.
+
+        Where all are common, the rest are two which follow each other in the question.
+        """
         rare = [phrase for phrase in phrases if not self._is_common(name, agent_id, phrase)]
         if len(rare) == len(phrases) or len(phrases) == 1:
             return phrases
         return [" AND ".join(phrases), *(rare or _pairs(phrases))]
 
     def _expressions(self, name: str, agent_id: str, phrases: list[str]) -> list[str]:
-        """What to search for, the most telling first: rows with any of the words, unless some are common.
-
-        With common words: rows that hold all of them, then rows with any of the rest, or where all are
-        common, rows that hold two which follow each other in the question.
-        """
-        rare = [phrase for phrase in phrases if not self._is_common(name, agent_id, phrase)]
-        if len(rare) == len(phrases) or len(phrases) == 1:
-            return [" OR ".join(phrases)]
-        return [" AND ".join(phrases), " OR ".join(rare or _pairs(phrases))]
+        """What to search for, the most telling first: rows with any of what is telling, those with all words before."""
+        telling = self._telling(name, agent_id, phrases)
+        return [" OR ".join(telling)] if telling == phrases else [telling[0], " OR ".join(telling[1:])]
 
     def _is_common(self, name: str, agent_id: str, phrase: str) -> bool:
         """Among the agent's own rows: what others remember must not change what it finds."""
         query = sa.text(f"SELECT 1 FROM {name}_fts WHERE {name}_fts MATCH :match LIMIT 1 OFFSET {COMMON}")
-        return (
-            self.connection.execute(query, {"match": f"{self._own(agent_id)}- agent_id : {phrase}"}).scalar()
-            is not None
-        )
+        match = f"{self._own(agent_id)}- agent_id : {phrase}"
+        return self.connection.execute(query, {"match": match}).scalar() is not None
 
     def _is_large(self, name: str, agent_id: str) -> bool:
         query = sa.text(f"SELECT 1 FROM {name} WHERE agent_id = :agent_id LIMIT 1 OFFSET {LARGE}")
