@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from agentos.actions.ask import ask
@@ -17,15 +19,19 @@ from agentos.actions.saved import load_state, require_agent, turn_result
 from agentos.actions.turn import Parts, Turn, fit_window, utc_offset
 from agentos.context import pager
 from agentos.context.tokens import clip
-from agentos.errors import UsageError
+from agentos.errors import Overloaded, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
-from agentos.messages import Message, Origin, clean_text
+from agentos.messages import Input, Message, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
-from agentos.state import AgentState, InboxItem
+from agentos.state import OPEN, AgentState, InboxItem
 
 _PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
     Begin: begin, Tell: tell, AskModel: ask, RunCall: run_call, PageOut: page_out, End: end,
 }  # fmt: skip
+
+_REPEATED = timedelta(minutes=10)
+"""How long a request that is sent again without a key of its own may take to arrive."""
+_RETRY_AFTER_SECONDS = 5
 
 
 class Agent:
@@ -95,35 +101,51 @@ class Agent:
         assert result is not None, "a turn that was run has a result"
         return result
 
-    async def accept(self, texts: list[str], *, otid: str | None = None, origin: Origin = "user") -> InboxItem:
-        """Save input: one item is one turn to come. It is on disk when this returns.
+    async def accept(
+        self,
+        inputs: Sequence[str | Input],
+        *,
+        otid: str | None = None,
+        repeated: bool = False,
+        most_waiting: tuple[int, int] | None = None,
+    ) -> InboxItem:
+        """Save input: one item is one turn to come, and its run waits with it. It is on disk when this returns.
 
-        Text that is empty is a `UsageError`, as is an `otid` that came with other text before, and a model
-        too small for the agent. A turn that failed at the provider is taken up again when its `otid` comes again.
+        `otid` is an idempotency key: the same one again saves nothing and returns the item of the first time.
+        Where a sender has none but says that the request is `repeated`, it joins the same input of the last minutes.
+        Text that is empty is a `UsageError`, as is a model too small for the agent; an `otid` that came with
+        other text before is a `Conflict`. `most_waiting` (of this agent, of all) bounds what may wait: `Overloaded`.
+        A turn that failed at the provider is taken up again when its `otid` comes again.
         """
-        if not texts or not any(text.strip() for text in texts):
+        given = [Input(i) if isinstance(i, str) else i for i in inputs]
+        if not any(i.text.strip() for i in given):
             raise UsageError("the message is empty; write something")
         turn = self._turn or await self._open()
         if turn.misfit() and (misfit := (await self._open()).misfit()):  # as it is now: a person may have cut it
             raise UsageError(misfit)
         now, otid = self.parts.clock.now(), otid and clean_text(otid)
-        digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-        room = turn.window.tokens // 4 // len(texts)
+        digest = hashlib.sha256(json.dumps([list(vars(i).values()) for i in given]).encode()).hexdigest()
+        room = turn.window.tokens // 4 // len(given)
+        texts = [(i, clean_text(i.text)) for i in given if i.text.strip()]
         messages = [
             Message(
-                id=0, agent_id=self.id, role="user", content=text, origin=origin, created_at=now,
-                utc_offset=utc_offset(now), shown=clip(text, room, turn.counter.count),
+                id=0, agent_id=self.id, role="user", content=text, origin=i.origin, kind=i.kind, name=i.name,
+                created_at=now, utc_offset=utc_offset(now), shown=clip(text, room, turn.counter.count),
             )
-            for text in map(clean_text, texts)
-            if text.strip()
+            for i, text in texts
         ]  # fmt: skip
+        new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}")
 
         def work(tx: Any) -> tuple[InboxItem, bool]:
             require_agent(tx, self.id)
-            item, new = tx.accept(InboxItem(0, self.id, now, otid, digest), messages)
-            run = tx.run(item.run_id) if item.run_id else None
-            again = not new and run is not None and run.stop_reason == "llm_error"
-            if again and run is not None:
+            joined = tx.accepted_since(self.id, digest, now - _REPEATED) if repeated and otid is None else None
+            item: InboxItem = joined or tx.accept(new, messages)[0]
+            if item.run_id == new.run_id:
+                _refuse_excess(tx, self.id, most_waiting)  # the new one is counted, and undone where it is too much
+                return item, False
+            run = tx.run(item.run_id)
+            again = run.stop_reason == "llm_error"
+            if again:
                 tx.save_run(replace(run, status="running", stop_reason=None, error=None, ended_at=None))
                 tx.update_agent(self.id)
             return item, again
@@ -136,8 +158,8 @@ class Agent:
         """How the turn of an accepted input ended; None while it has not."""
 
         def work(tx: Any) -> TurnResult | None:
-            run = tx.run_of(item.id)
-            return turn_result(tx, tx.agent(self.id).name, run) if run and run.status != "running" else None
+            run = tx.run(item.run_id)
+            return turn_result(tx, tx.agent(self.id).name, run) if run and run.status not in OPEN else None
 
         return await self.parts.store.read(work)
 
@@ -220,3 +242,11 @@ class Agent:
         elif locked or self._turn.state.run is None:
             await self._turn.refresh()
         return self._turn
+
+
+def _refuse_excess(tx: Any, agent_id: str, most: tuple[int, int] | None) -> None:
+    """`Overloaded` where more input waits than may: of the agent, or of all."""
+    for limit, whose in zip(most or (), (agent_id, None), strict=False):
+        if tx.count_waiting(whose) > limit:
+            who = "this agent" if whose else "the server"
+            raise Overloaded(f"{limit} messages wait for {who} already; send it again later", _RETRY_AFTER_SECONDS)

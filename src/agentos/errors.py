@@ -3,6 +3,8 @@
     AgentOSError
       ToolError            the model can act: its text goes back as the tool's result
       UsageError           the caller can act: bad input (exit code 2)
+        Conflict           the input does not go with what is saved already
+        Overloaded         too much input waits; the same may be sent again later
       ConfigError          the caller can act: no such model, bad URL, damaged file (exit code 3)
       StoreError           the caller can act: full or read-only disk, locked or newer database (exit code 1)
         AgentBusy          another process holds the agent's turn
@@ -28,6 +30,18 @@ class UsageError(AgentOSError):
     """Input that the caller must change."""
 
     exit_code = 2
+
+
+class Conflict(UsageError):
+    """Input that does not go with what is saved: an idempotency key used again, a text that changed meanwhile."""
+
+
+class Overloaded(UsageError):
+    """Nothing was saved because too much input waits; it may be sent again after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ConfigError(AgentOSError):

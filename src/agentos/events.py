@@ -59,6 +59,8 @@ class TextDelta(Event):
     type: ClassVar[str] = "text_delta"
     text: str
     fallback: bool = False
+    place: int = 0
+    """The place in the message queue (`Message.seq`) of the message it becomes."""
 
 
 @dataclass(frozen=True)

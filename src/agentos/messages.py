@@ -83,6 +83,17 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Input:
+    """One message from outside, before it is saved."""
+
+    text: str
+    origin: Origin = "user"
+    kind: Kind = "message"
+    name: str | None = None
+    """Who speaks, where several do."""
+
+
+@dataclass(frozen=True)
 class Message:
     """One message of an agent's history; rendered for a provider by `wire`."""
 

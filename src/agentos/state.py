@@ -6,7 +6,10 @@ from typing import Any, Literal
 
 from agentos.messages import Block, Message, StopReason, SummaryEntry, ToolCall, Usage
 
-RunStatus = Literal["running", "completed", "failed", "cancelled"]
+RunStatus = Literal["created", "running", "completed", "failed", "cancelled"]
+"""`created`: accepted, its turn waits for its place."""
+OPEN: tuple[RunStatus, ...] = ("created", "running")
+"""A run of these has not ended."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class InboxItem:
     created_at: datetime
     otid: str | None = None
     body_hash: str = ""
-    run_id: str | None = None
+    run_id: str = ""
+    """The run that answers it, made with it."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ class AgentState:
     run: RunRecord | None = None
     """The unfinished run, if any."""
     waiting: InboxItem | None = None
-    """The oldest accepted input that no run has taken."""
+    """The oldest accepted input whose turn has not begun."""
     due: list[Timer] = field(default_factory=list)
     notices: list[Message] = field(default_factory=list)
     """Notices of the runtime that enter the queue at the next step."""

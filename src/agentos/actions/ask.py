@@ -59,7 +59,7 @@ async def ask(turn: Turn, action: AskModel) -> AsyncGenerator[Event, None]:
                     yield item
                 elif item.text:
                     asked.said.append(item.text)
-                    yield TextDelta(item.text)
+                    yield TextDelta(item.text, place=turn.state.agent.last_seq + 1)
     except ContextOverflow as error:
         following = _shrink(turn, error)
     except ProviderError as error:
@@ -89,7 +89,7 @@ async def _save(turn: Turn, action: AskModel, asked: _Asked) -> AsyncGenerator[E
     """Save the reply, its step and its usage; an empty one is nudged once."""
     reply = asked.reply or _cut_off("".join(asked.said))
     if reply.text and not asked.said:
-        yield TextDelta(reply.text)
+        yield TextDelta(reply.text, place=turn.state.agent.last_seq + 1)
     message = _fitted(turn, reply)
     empty = not message.content.strip() and not message.calls
     step = _step(turn, reply, message, asked.latency_ms)

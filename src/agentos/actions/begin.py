@@ -16,17 +16,20 @@ from agentos.state import RunRecord
 async def begin(turn: Turn, action: Begin) -> AsyncGenerator[Event, None]:
     """Take the waiting input, or the timers that are due, into the queue of a new run."""
     state, item, now = turn.state, action.item, turn.parts.clock.now()
-    trigger: Any = "user" if item else "timer"
-    run = RunRecord(f"run-{uuid.uuid4()}", state.agent.id, now, trigger, item.id if item else None)
+    if item:
+        run = RunRecord(item.run_id, state.agent.id, item.created_at, "user", item.id)
+    else:
+        run = RunRecord(f"run-{uuid.uuid4()}", state.agent.id, now, "timer")
     notes = "\n".join(f"Timer: {timer.note}" for timer in action.timers)
     state.run, turn.shrinks, turn.cancelled = run, 0, False
     turn.window = turn.known_window
 
     def work(tx: Any) -> list[Message]:
-        tx.add_run(run)
         if item:
-            messages: list[Message] = tx.take(item, run.id, state.agent.last_seq)
+            tx.save_run(run)
+            messages: list[Message] = tx.take(item, state.agent.last_seq)
         else:
+            tx.add_run(run)
             tx.fire_timers(action.timers, now)
             messages = [tx.add_message(turn.notice("timer", "timer", notes))]
         tx.update_agent(state.agent.id, last_seq=state.agent.last_seq + len(messages))

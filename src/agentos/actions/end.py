@@ -47,7 +47,7 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
     turn.queued(saved)
     turn.cancelled = False
     if sentence:
-        yield TextDelta(sentence, fallback=True, run_id=ended.id)
+        yield TextDelta(sentence, fallback=True, place=saved[-1].seq or 0, run_id=ended.id)
     yield TurnEnded(result, ended.inbox_id, run_id=ended.id)
 
 

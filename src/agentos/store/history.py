@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from agentos.errors import UsageError
+from agentos.errors import Conflict
 from agentos.messages import Cause, Message, SummaryEntry, ToolCall, Usage
 from agentos.state import InboxItem, RunRecord, StepRecord, Timer
 from agentos.store.rows import Rows, fields, table
@@ -19,7 +19,8 @@ _MESSAGE_FIELDS = [f for f in Message.__dataclass_fields__ if f != "id"]
 
 _WAITING = (
     sa.select(_inbox)
-    .where(_inbox.c.agent_id == sa.bindparam("agent_id"), _inbox.c.run_id.is_(None))
+    .join(_run, _run.c.id == _inbox.c.run_id)
+    .where(_run.c.agent_id == sa.bindparam("agent_id"), _run.c.status == "created")
     .order_by(_inbox.c.id)
     .limit(1)
 )
@@ -85,36 +86,49 @@ class HistoryRows(Rows):
     # the inbox
 
     def accept(self, item: InboxItem, messages: Sequence[Message]) -> tuple[InboxItem, bool]:
-        """Save input once per `otid`: (the item as saved, whether it is new).
+        """Save input once per `otid`, with the run that waits to answer it: (the item as saved, whether it is new).
 
-        The same `otid` with other content raises `UsageError`.
+        The same `otid` with other content raises `Conflict`.
         """
         if item.otid is not None:
             query = sa.select(_inbox).where(_inbox.c.agent_id == item.agent_id, _inbox.c.otid == item.otid)
             row = self.first(query)
             if row is not None:
                 if row["body_hash"] != item.body_hash:
-                    raise UsageError(f"otid {item.otid!r} was used for another message; use a new one")
+                    raise Conflict(f"otid {item.otid!r} was used for another message; use a new one")
                 return InboxItem(**row), False
         values = fields(item)
         del values["id"]
         saved = replace(item, id=self.insert(InboxRow, **values))
+        self.add_run(RunRecord(item.run_id, item.agent_id, item.created_at, inbox_id=saved.id, status="created"))
         for message in messages:
             self.add_message(replace(message, inbox_id=saved.id))
         return saved, True
 
+    def accepted_since(self, agent_id: str, body_hash: str, since: datetime) -> InboxItem | None:
+        """The agent's newest input with this content that was accepted after `since`."""
+        query = sa.select(_inbox).where(
+            _inbox.c.agent_id == agent_id, _inbox.c.body_hash == body_hash, _inbox.c.created_at > since
+        )
+        row = self.first(query.order_by(_inbox.c.id.desc()).limit(1))
+        return None if row is None else InboxItem(**row)
+
+    def count_waiting(self, agent_id: str | None = None) -> int:
+        """How many accepted inputs wait for their turn to begin; of one agent, or of all."""
+        query = sa.select(sa.func.count()).select_from(_run).where(_run.c.status == "created")
+        return int(self.scalar(query if agent_id is None else query.where(_run.c.agent_id == agent_id)))
+
     def waiting(self, agent_id: str) -> InboxItem | None:
-        """The oldest accepted input that no run has taken."""
+        """The oldest accepted input whose turn has not begun."""
         row = self.first(_WAITING, agent_id=agent_id)
         return None if row is None else InboxItem(**row)
 
-    def take(self, item: InboxItem, run_id: str, last_seq: int) -> list[Message]:
+    def take(self, item: InboxItem, last_seq: int) -> list[Message]:
         """Move an input's messages into the queue, after `last_seq`; returns them as they are now."""
-        self.update(InboxRow, item.id, run_id=run_id)
         rows = self.all(_OF_INPUT, inbox_id=item.id)
-        taken = [replace(_to_message(row), seq=last_seq + n, run_id=run_id) for n, row in enumerate(rows, 1)]
+        taken = [replace(_to_message(row), seq=last_seq + n, run_id=item.run_id) for n, row in enumerate(rows, 1)]
         for message in taken:
-            self.update(MessageRow, message.id, seq=message.seq, run_id=run_id)
+            self.update(MessageRow, message.id, seq=message.seq, run_id=item.run_id)
         return taken
 
     def add_notice(self, notice: Message) -> None:
@@ -148,11 +162,6 @@ class HistoryRows(Rows):
     def run(self, run_id: str) -> RunRecord | None:
         """One run."""
         row = self.first(sa.select(_run).where(_run.c.id == run_id))
-        return None if row is None else _to_run(row)
-
-    def run_of(self, inbox_id: int) -> RunRecord | None:
-        """The run that took an input."""
-        row = self.first(sa.select(_run).where(_run.c.inbox_id == inbox_id))
         return None if row is None else _to_run(row)
 
     def unfinished_run(self, agent_id: str) -> RunRecord | None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, LargeBinary, String
+from sqlalchemy import JSON, Column, Index, LargeBinary, String, text
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -29,6 +29,11 @@ def _time(nullable: bool = False) -> Any:
 
 def _json(nullable: bool = False) -> Any:
     return Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=nullable))
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """An index over the rows that fulfil the condition only."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 # An id is never given out twice, so that what the journal and old results name stays what it was.
@@ -112,7 +117,7 @@ class InboxRow(SQLModel, table=True):
     created_at: datetime = _time()
     otid: str | None = None
     body_hash: str = ""
-    run_id: str | None = None
+    run_id: str = ""
 
 
 class MessageRow(SQLModel, table=True):
@@ -180,7 +185,10 @@ class RunRow(SQLModel, table=True):
     """One turn (`agentos.state.RunRecord`)."""
 
     __tablename__ = "run"
-    __table_args__ = (Index("ix_run_agent", "agent_id", "status"),)
+    __table_args__ = (
+        Index("ix_run_agent", "agent_id", "status"),
+        Index("ix_run_open", "status", "agent_id", **_where("status IN ('created', 'running')")),
+    )
     id: str = Field(primary_key=True)
     agent_id: str
     created_at: datetime = _time()

@@ -9,9 +9,10 @@ import copy
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
-from agentos.errors import StoreError, UsageError
+from agentos.errors import Conflict, StoreError, UsageError
 from agentos.events import Retry
 from agentos.messages import Block, Cause, Message, Passage, Reply
 from agentos.protocols import LLM, Delta, LLMRequest
@@ -72,15 +73,17 @@ async def check_accept(store: Any) -> None:
     """One `otid` is one input, however often it comes; with other content it is refused; without one each is new."""
     await store.write(lambda tx: tx.add_agent(_AGENT))
 
+    runs = count(1)
+
     def accept(otid: str | None, digest: str) -> Any:
-        item = InboxItem(0, _AGENT.id, _NOW, otid, digest)
+        item = InboxItem(0, _AGENT.id, _NOW, otid, digest, f"run-{next(runs)}")
         return store.write(lambda tx: tx.accept(item, [_message(digest)]))
 
     (first, new), (again, repeated) = await accept("o1", "hello"), await accept("o1", "hello")
     assert new
     assert not repeated
     assert first == again
-    await _refused(accept("o1", "other"), UsageError)
+    await _refused(accept("o1", "other"), Conflict)
     items = [first, (await accept("o2", "hello"))[0], (await accept(None, "x"))[0], (await accept(None, "x"))[0]]
     assert len({item.id for item in items}) == 4
     assert len(await store.read(lambda tx: tx.recent_messages(_AGENT.id, 10))) == 4

@@ -81,7 +81,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(), nullable=False),
         sa.Column("otid", sa.String(), nullable=True),
         sa.Column("body_hash", sa.String(), nullable=False),
-        sa.Column("run_id", sa.String(), nullable=True),
+        sa.Column("run_id", sa.String(), nullable=False),
     )
     op.create_index("ix_inbox_agent_id", "inbox", ["agent_id"])
     op.create_index("ix_inbox_otid", "inbox", ["agent_id", "otid"], unique=True)
@@ -191,6 +191,8 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.String(), nullable=True),
     )
     op.create_index("ix_run_agent", "run", ["agent_id", "status"])
+    unfinished = sa.text("status IN ('created', 'running')")
+    op.create_index("ix_run_open", "run", ["status", "agent_id"], sqlite_where=unfinished, postgresql_where=unfinished)
     op.create_index("ix_run_inbox_id", "run", ["inbox_id"])
     op.create_table(
         "step",
