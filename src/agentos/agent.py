@@ -163,6 +163,14 @@ class Agent:
 
         return await self.parts.store.read(work)
 
+    async def give_up(self, error: str) -> AsyncGenerator[Event, None]:
+        """End the unfinished turn as failed; its input can be sent again by its `otid`."""
+        async with self._held():
+            turn = await self._open(locked=True)
+            if turn.state.run is not None:
+                async for event in end(turn, End("llm_error", error)):
+                    yield replace(event, run_id=event.run_id or turn.run.id)
+
     def cancel(self) -> None:
         """Stop what runs at its next saved point: a turn, one that waits to begin, or the notes of a page-out.
 
@@ -173,6 +181,11 @@ class Agent:
         self._cancel_next = self._turn is None or self._turn.state.run is None
         if self._turn is not None:
             self._turn.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn of it runs here, or waits to."""
+        return self._running > 0
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
     AgentOSError
       ToolError            the model can act: its text goes back as the tool's result
       UsageError           the caller can act: bad input (exit code 2)
+        NotFound           what is named does not exist, or not for this caller
         Conflict           the input does not go with what is saved already
         Overloaded         too much input waits; the same may be sent again later
       ConfigError          the caller can act: no such model, bad URL, damaged file (exit code 3)
@@ -30,6 +31,10 @@ class UsageError(AgentOSError):
     """Input that the caller must change."""
 
     exit_code = 2
+
+
+class NotFound(UsageError):
+    """What is named does not exist, or not for this caller."""
 
 
 class Conflict(UsageError):

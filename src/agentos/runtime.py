@@ -3,7 +3,8 @@
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +19,11 @@ from agentos.archive.chroma import ChromaIndex
 from agentos.archive.embedders import make_embedder
 from agentos.archive.source import SqlIndexSource
 from agentos.archive.sync import CheckedIndex, IndexSync, RebuildableIndex
-from agentos.errors import AgentBusy, AgentOSError, ConfigError, IndexUnavailable, StoreError, UsageError
+from agentos.errors import AgentBusy, AgentOSError, ConfigError, IndexUnavailable, NotFound, StoreError, UsageError
 from agentos.llm.detect import detect_model
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
-from agentos.messages import Cause, Message, Passage
+from agentos.messages import Block, Cause, Message, Passage
 from agentos.personas import Persona, load_persona, persona_folders
 from agentos.prompts import prompt
 from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
@@ -35,6 +36,7 @@ from agentos.tools.tool import Tool
 from agentos.tools.toolset import Toolset
 
 _BUSY_WAIT_SECONDS = 30.0
+_AGENTS_IN_MEMORY = 1000
 
 
 class SystemClock:
@@ -107,7 +109,7 @@ class Runtime:
         self._llm = llm
         self._llms: dict[str, LLM] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._agents: dict[tuple[str, str], Agent] = {}
+        self._agents: OrderedDict[tuple[object, ...], Agent] = OrderedDict()
         self.model_source = "handed in" if llm else ""
         """How the model was chosen, in words."""
 
@@ -195,11 +197,19 @@ class Runtime:
             raise UsageError(misfit)
         return agent
 
+    async def agent_of(self, agent_id: str) -> Agent:
+        """The agent with this id, as its row says now; `NotFound` when there is none."""
+        record = await self.store.read(lambda tx: tx.agent(agent_id))
+        if record is None:
+            raise NotFound(f"there is no agent {agent_id!r}")
+        return self.attach(record)
+
     def attach(self, record: AgentRecord, model: str | None = None) -> Agent:
-        """The object for an agent's row; the same one each time."""
+        """The object for an agent's row; the same one each time, while model, tools and system text stay the same."""
         llm = self.llm(model or record.model)
-        key = (record.id, llm.name)
+        key = (record.id, llm.name, record.tools, record.system)
         if key not in self._agents:
+            self._forget_idle()
             parts = Parts(
                 store=self.store, llm=llm, tools=self.tools.only(record.tools),
                 memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
@@ -207,12 +217,29 @@ class Runtime:
                 window_tokens=self.settings.context_window, limits=self.limits, default_limits=self.default_limits,
             )  # fmt: skip
             self._agents[key] = Agent(record.id, parts, self.lock)
+        self._agents.move_to_end(key)
         return self._agents[key]
 
-    async def create_agent(self, name: str, *, persona: str = "assistant", model: str | None = None) -> AgentRecord:
-        """A new agent with its persona's blocks; `UsageError` when the name is taken or unusable.
+    def _forget_idle(self) -> None:
+        """Let go of the agents used longest ago: what they hold is saved, and read again when they are asked for."""
+        surplus = len(self._agents) - _AGENTS_IN_MEMORY
+        for key in [key for key, agent in self._agents.items() if not agent.busy][: max(0, surplus)]:
+            del self._agents[key]
 
-        `model` becomes its own; None takes the persona's, and at each start the one of the settings.
+    async def create_agent(
+        self,
+        name: str,
+        *,
+        persona: str = "assistant",
+        model: str | None = None,
+        blocks: Sequence[Block] | None = None,
+        shared: Sequence[int] = (),
+        **values: Any,
+    ) -> AgentRecord:
+        """A new agent; `UsageError` when the name is unusable, `Conflict` when it is taken.
+
+        `model` becomes its own; None takes the persona's, and at each start the one of the settings. It has `blocks`,
+        without which those of its persona, and the blocks with the ids `shared`. `values`: further fields of its row.
         """
         odd = name.startswith((".", "-")) or any(not c.isprintable() or c in "/\\" for c in name)
         if odd or not 0 < len(name) <= 100:
@@ -221,15 +248,18 @@ class Runtime:
                 "the first no dot or hyphen"
             )
         who = load_persona(persona, self.persona_folders)
+        given = {"tools": self._known_tools(who), "limits": Limits(who.max_steps)} | values
         record = AgentRecord(
             id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(),
-            model=model or who.model, tools=self._known_tools(who), limits=Limits(who.max_steps),
+            model=model or who.model, **given,
         )  # fmt: skip
 
         def work(tx: Any) -> None:
             tx.add_agent(record)
-            for block in who.core_memory():
-                tx.add_block(block, Cause(record.id, "runtime"))
+            for block in who.core_memory() if blocks is None else blocks:
+                tx.add_block(block, Cause(record.id, "runtime" if blocks is None else "user"))
+            for block_id in shared:
+                tx.attach_block(record.id, block_id)
 
         await self.store.write(work)
         return record
@@ -248,7 +278,8 @@ class Runtime:
         """Remove an agent with all it knows; blocks it shares with others stay with them."""
         async with self.lock(agent_id):
             await self.store.write(lambda tx: tx.delete_agent(agent_id))
-        self._agents = {key: agent for key, agent in self._agents.items() if key[0] != agent_id}
+        for key in [key for key in self._agents if key[0] == agent_id]:
+            del self._agents[key]
         if self.settings.chroma_url or (self.home / "chroma").exists():
             with suppress(IndexUnavailable):  # what is left there the next reindex prunes
                 await self.index.drop(agent_id)
@@ -270,25 +301,25 @@ class Runtime:
     # locks and files
 
     @asynccontextmanager
-    async def lock(self, agent_id: str) -> AsyncIterator[None]:
-        """Hold the agent's turn, in this process and across processes; `AgentBusy` after half a minute."""
+    async def lock(self, agent_id: str, wait_seconds: float = _BUSY_WAIT_SECONDS) -> AsyncIterator[None]:
+        """Hold the agent's turn, in this process and across processes; `AgentBusy` after `wait_seconds`."""
         async with self._locks.setdefault(agent_id, asyncio.Lock()):
             if self.store.in_memory:
                 yield
                 return
             folder = self._folder("locks")
             lock = FileLock(folder / f"{agent_id}.lock")
-            for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
+            for left in range(int(wait_seconds / 0.05), -1, -1):
                 try:
                     lock.acquire(timeout=0)
                     break
                 except Timeout:
+                    if not left:
+                        raise AgentBusy(
+                            f"another process has been running a turn of this agent for {wait_seconds:.0f} s; the "
+                            "message is saved and is answered there or at the next start, so do not send it again"
+                        ) from None
                     await asyncio.sleep(0.05)
-            else:
-                raise AgentBusy(
-                    "another process has been running a turn of this agent for 30 s; the message is saved and is "
-                    "answered there or at the next start, so do not send it again"
-                )
             try:
                 yield
             finally:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from agentos.messages import Block, Message, StopReason, SummaryEntry, ToolCall, Usage
+from agentos.messages import Block, Input, Message, StopReason, SummaryEntry, ToolCall, Usage
 
 RunStatus = Literal["created", "running", "completed", "failed", "cancelled"]
 """`created`: accepted, its turn waits for its place."""
@@ -75,6 +75,10 @@ class AgentRecord:
     last_step_at: datetime | None = None
     version: int = 0
     """Grows with every change to the agent, its blocks or its queue."""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What clients keep with it."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,40 @@ class Timer:
     agent_id: str
     due_at: datetime
     note: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Input that comes at a set time, or again and again."""
+
+    id: str
+    agent_id: str
+    created_at: datetime
+    inputs: tuple[Input, ...]
+    """The messages of the turn."""
+    cron: str | None = None
+    """Five fields; None: once."""
+    zone: str = ""
+    """The IANA name of the time zone that `cron` is read in; empty: the machine's."""
+    next_at: datetime | None = None
+    """When it is due; None: it is over."""
+
+
+@dataclass(frozen=True)
+class StoredTool:
+    """A tool that a client described. Its source is kept and never executed."""
+
+    id: str
+    name: str
+    created_at: datetime
+    description: str = ""
+    json_schema: dict[str, Any] = field(default_factory=dict)
+    """The function of the chat completions format: name, description, parameters."""
+    source_code: str = ""
+    source_type: str = "python"
+    tags: tuple[str, ...] = ()
+    return_char_limit: int = 50_000
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

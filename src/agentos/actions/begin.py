@@ -26,8 +26,10 @@ async def begin(turn: Turn, action: Begin) -> AsyncGenerator[Event, None]:
 
     def work(tx: Any) -> list[Message]:
         if item:
-            tx.save_run(run)
             messages: list[Message] = tx.take(item, state.agent.last_seq)
+            if not messages:
+                return []
+            tx.save_run(run)
         else:
             tx.add_run(run)
             tx.fire_timers(action.timers, now)
@@ -35,7 +37,11 @@ async def begin(turn: Turn, action: Begin) -> AsyncGenerator[Event, None]:
         tx.update_agent(state.agent.id, last_seq=state.agent.last_seq + len(messages))
         return messages
 
-    turn.queued(await turn.commit(work))
+    taken = await turn.commit(work)
+    if not taken:  # it was cancelled in this moment
+        state.run, turn.stale = None, True
+        return
+    turn.queued(taken)
     state.waiting, state.due = None, []
     if notes:
         yield Alert("timer", notes)

@@ -91,6 +91,25 @@ def chat(
 
 
 @app.command()
+def serve(
+    host: Annotated[str, typer.Option(metavar="NAME", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any free port.")] = 8283,
+    token: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The bearer token; without, the home's own.", show_default=False),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name clients may call it by.", show_default=False),
+    ] = None,
+) -> None:
+    """Serve the agents over HTTP: to Letta's client, and to OpenAI's."""
+    from agentos.cli import serve as commands
+
+    commands.serve(host, port, token, allow_host or [])
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """What is configured, what is reachable, is the index sound; each finding with its remedy."""
     from agentos.cli import doctor as commands

@@ -41,9 +41,9 @@ def blocking(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 
 @asynccontextmanager
-async def open_runtime(max_steps: int | None = None) -> AsyncIterator[Runtime]:
-    """The home of the settings in force."""
-    async with Runtime(load_settings(), limits=Limits(max_steps)) as runtime:
+async def open_runtime(max_steps: int | None = None, **flags: Any) -> AsyncIterator[Runtime]:
+    """The home of the settings in force, of which `flags` are those given as options."""
+    async with Runtime(load_settings(**flags), limits=Limits(max_steps)) as runtime:
         yield runtime
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from agentos.errors import UsageError
+from agentos.errors import Conflict, UsageError
 from agentos.messages import Block, Cause
 from agentos.state import AgentRecord, Limits, Snapshot
 from agentos.store.rows import Rows, table
@@ -44,11 +44,12 @@ class AgentRows(Rows):
     # agents
 
     def add_agent(self, record: AgentRecord) -> None:
-        """Insert an agent; `UsageError` when the name is taken."""
+        """Insert an agent; `Conflict` when the name is taken."""
         if self.agent_named(record.name):
-            raise UsageError(f"an agent named {record.name!r} exists already; choose another name")
+            raise Conflict(f"an agent named {record.name!r} exists already; choose another name")
         values = asdict(record)
         values["tools"] = list(record.tools) if record.tools is not None else None
+        values["tags"] = list(record.tags)
         self.insert(AgentRow, **values)
 
     def agent(self, agent_id: str) -> AgentRecord | None:
@@ -112,7 +113,7 @@ class AgentRows(Rows):
         """Insert a block with its first version and attach it to the cause's agent."""
         block_id = self.insert(
             BlockRow, label=block.label, limit=block.limit, description=block.description, read_only=block.read_only,
-            version_id=0,
+            version_id=0, tags=[], meta={},
         )  # fmt: skip
         version = self._add_version(block_id, block.value, cause)
         self.update(BlockRow, block_id, version_id=version)
@@ -278,7 +279,7 @@ class AgentRows(Rows):
 def _agent_record(row: Any) -> AgentRecord:
     values = dict(row)
     values["tools"] = tuple(values["tools"]) if values["tools"] is not None else None
-    values["limits"] = Limits(**values["limits"])
+    values["limits"], values["tags"] = Limits(**values["limits"]), tuple(values["tags"])
     snapshot = values["snapshot"]
     if snapshot is not None:
         values["snapshot"] = Snapshot(tuple(snapshot["versions"]), snapshot["parts"], snapshot["reason"])

@@ -7,14 +7,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from agentos.errors import Conflict
-from agentos.messages import Cause, Message, SummaryEntry, ToolCall, Usage
-from agentos.state import InboxItem, RunRecord, StepRecord, Timer
+from agentos.errors import Conflict, NotFound
+from agentos.messages import Cause, Input, Message, SummaryEntry, ToolCall, Usage
+from agentos.state import OPEN, InboxItem, RunRecord, Schedule, StepRecord, Timer
 from agentos.store.rows import Rows, fields, table
-from agentos.store.tables import AgentRow, InboxRow, JournalRow, MessageRow, RunRow, StepRow, SummaryRow, TimerRow
+from agentos.store.tables import (
+    AgentRow,
+    InboxRow,
+    JournalRow,
+    MessageRow,
+    RunRow,
+    ScheduleRow,
+    StepRow,
+    SummaryRow,
+    TimerRow,
+)
 
 _message, _inbox, _run, _step = (table(r) for r in (MessageRow, InboxRow, RunRow, StepRow))
-_summary, _timer, _journal = table(SummaryRow), table(TimerRow), table(JournalRow)
+_summary, _timer, _journal, _schedule = (table(r) for r in (SummaryRow, TimerRow, JournalRow, ScheduleRow))
 _MESSAGE_FIELDS = [f for f in Message.__dataclass_fields__ if f != "id"]
 
 _WAITING = (
@@ -24,6 +34,7 @@ _WAITING = (
     .order_by(_inbox.c.id)
     .limit(1)
 )
+_BY_TIME = [_message.c.created_at, _message.c.id]
 _OF_RUN = sa.select(_message).where(_message.c.run_id == sa.bindparam("run_id")).order_by(_message.c.id)
 _OF_INPUT = sa.select(_message).where(_message.c.inbox_id == sa.bindparam("inbox_id")).order_by(_message.c.id)
 _TIMERS = (
@@ -64,6 +75,46 @@ class HistoryRows(Rows):
         if before_id is not None:
             query = query.where(_message.c.id < before_id)
         return [_to_message(row) for row in self.all(query.order_by(_message.c.id.desc()).limit(limit))]
+
+    def history(
+        self,
+        agent_id: str,
+        ascending: bool,
+        after: Sequence[int] | None,
+        before: Sequence[int] | None,
+        limit: int,
+    ) -> list[Message]:
+        """A page of what was said: first what was imported, then the queue in its order, or the other way round.
+
+        `after` and `before` are (place, 0) of a queued message or (0, id) of an imported one, later and earlier in
+        that order. With `before` alone it is the page that ends there.
+        """
+        backwards = before is not None and after is None
+        up = ascending != backwards
+        low, high = (after, before) if ascending else (before, after)
+        queued = sa.select(_message).where(_message.c.agent_id == agent_id, _message.c.seq.is_not(None))
+        imported = sa.select(_message).where(_message.c.agent_id == agent_id, _message.c.external_id.is_not(None))
+        queued = _between(queued, [_message.c.seq], low and low[:1], high and high[:1])
+        imported = _between(imported, _BY_TIME, *(self._moment(agent_id, end) for end in (low, high)))
+        found: list[Message] = []
+        for query, order in ((imported, _BY_TIME), (queued, [_message.c.seq])) if up else (
+            (queued, [_message.c.seq]), (imported, _BY_TIME),
+        ):  # fmt: skip
+            if len(found) < limit:
+                rows = self.all(query.order_by(*(c if up else c.desc() for c in order)).limit(limit - len(found)))
+                found += map(_to_message, rows)
+        return found[::-1] if backwards else found
+
+    def _moment(self, agent_id: str, end: Sequence[int] | None) -> tuple[Any, ...] | None:
+        """A cursor as it bounds imported messages: those are all earlier than any queued one."""
+        if end is None:
+            return None
+        if end[0]:
+            return (datetime.max.replace(tzinfo=UTC), 0)
+        message = next(iter(self.messages(agent_id, [end[1]])), None)
+        if message is None:
+            raise NotFound(f"this agent has no imported message {end[1]}")
+        return (message.created_at, message.id)
 
     def run_messages(self, run_id: str) -> list[Message]:
         """Every message of a run, in order."""
@@ -124,7 +175,12 @@ class HistoryRows(Rows):
         return None if row is None else InboxItem(**row)
 
     def take(self, item: InboxItem, last_seq: int) -> list[Message]:
-        """Move an input's messages into the queue, after `last_seq`; returns them as they are now."""
+        """Move an input's messages into the queue, after `last_seq`; returns them as they are now.
+
+        None of them where its run was cancelled meanwhile.
+        """
+        if self.scalar(sa.select(_run.c.status).where(_run.c.id == item.run_id)) != "created":
+            return []
         rows = self.all(_OF_INPUT, inbox_id=item.id)
         taken = [replace(_to_message(row), seq=last_seq + n, run_id=item.run_id) for n, row in enumerate(rows, 1)]
         for message in taken:
@@ -169,6 +225,15 @@ class HistoryRows(Rows):
         query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "running")
         row = self.first(query.order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc()).limit(1))
         return None if row is None else _to_run(row)
+
+    def open_runs(self, agent_id: str) -> list[RunRecord]:
+        """The agent's runs that have not ended, in order of arrival."""
+        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status.in_(OPEN))
+        return [_to_run(row) for row in self.all(query.order_by(_run.c.inbox_id))]
+
+    def cancel_run(self, run: RunRecord, now: datetime) -> None:
+        """End a run that has not begun: its input stays out of the context."""
+        self.save_run(replace(run, status="cancelled", stop_reason="cancelled", ended_at=now))
 
     def runs(self, agent_id: str, limit: int = 50) -> list[RunRecord]:
         """The agent's runs, newest first."""
@@ -256,6 +321,51 @@ class HistoryRows(Rows):
         for timer in timers:
             self.update(TimerRow, timer.id, fired_at=at)
 
+    def agents_due(self, now: datetime) -> list[str]:
+        """Ids of the agents with a run that has not ended or a timer that is due."""
+        runs = sa.select(_run.c.agent_id).where(_run.c.status.in_(OPEN))
+        timers = sa.select(_timer.c.agent_id).where(_timer.c.fired_at.is_(None), _timer.c.due_at <= now)
+        return list(self.connection.execute(runs.union(timers)).scalars())
+
+    # schedules
+
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Insert a schedule."""
+        values = fields(schedule) | {"inputs": [vars(i) for i in schedule.inputs]}
+        self.insert(ScheduleRow, **values)
+
+    def schedule(self, agent_id: str, schedule_id: str) -> Schedule | None:
+        """One schedule of an agent."""
+        query = sa.select(_schedule).where(_schedule.c.agent_id == agent_id, _schedule.c.id == schedule_id)
+        row = self.first(query)
+        return None if row is None else _to_schedule(row)
+
+    def schedules(self, agent_id: str) -> list[Schedule]:
+        """The agent's schedules that are not over, soonest first."""
+        query = sa.select(_schedule).where(_schedule.c.agent_id == agent_id, _schedule.c.next_at.is_not(None))
+        return [_to_schedule(row) for row in self.all(query.order_by(_schedule.c.next_at, _schedule.c.id))]
+
+    def due_schedules(self, now: datetime) -> list[Schedule]:
+        """The schedules of all agents whose time has come."""
+        query = sa.select(_schedule).where(_schedule.c.next_at <= now)
+        return [_to_schedule(row) for row in self.all(query.order_by(_schedule.c.next_at))]
+
+    def reschedule(self, schedule: Schedule, next_at: datetime | None) -> None:
+        """Set when a schedule is due next, unless that was done meanwhile."""
+        same = (_schedule.c.id == schedule.id, _schedule.c.next_at == schedule.next_at)
+        self.connection.execute(sa.update(_schedule).where(*same).values(next_at=next_at))
+
+    def delete_schedule(self, agent_id: str, schedule_id: str) -> bool:
+        """Remove a schedule; whether there was one."""
+        mine = (_schedule.c.agent_id == agent_id, _schedule.c.id == schedule_id)
+        return bool(self.connection.execute(sa.delete(_schedule).where(*mine)).rowcount)
+
+    def waits(self, agent_id: str, otid_prefix: str) -> bool:
+        """Whether an input whose `otid` begins so waits for its turn."""
+        query = sa.select(_inbox.c.id).join(_run, _run.c.id == _inbox.c.run_id)
+        query = query.where(_run.c.agent_id == agent_id, _run.c.status == "created")
+        return self.first(query.where(_inbox.c.otid.startswith(otid_prefix, autoescape=True)).limit(1)) is not None
+
 
 _USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
 
@@ -270,6 +380,20 @@ def _to_message(row: Any) -> Message:
     values["sources"] = tuple(values["sources"] or ())
     del values["keywords"]
     return Message(**values)
+
+
+def _between(query: Any, order: Sequence[Any], low: Any, high: Any) -> Any:
+    """Rows strictly between two keys in an ascending order."""
+    key = sa.tuple_(*order)
+    types = [c.type for c in order]
+    for end, compare in ((low, key.__gt__), (high, key.__lt__)):
+        if end is not None:
+            query = query.where(compare(sa.tuple_(*(sa.literal(v, t) for v, t in zip(end, types, strict=True)))))
+    return query
+
+
+def _to_schedule(row: Any) -> Schedule:
+    return Schedule(**{**row, "inputs": tuple(Input(**i) for i in row["inputs"])})
 
 
 def _run_values(run: RunRecord) -> dict[str, Any]:

@@ -64,6 +64,9 @@ class AgentRow(SQLModel, table=True):
     token_ratio: float = 1.0
     last_step_at: datetime | None = _time(nullable=True)
     version: int = 0
+    description: str = ""
+    tags: list[str] = _json()
+    meta: dict[str, Any] = _json()
 
 
 class BlockRow(SQLModel, table=True):
@@ -77,6 +80,8 @@ class BlockRow(SQLModel, table=True):
     description: str = ""
     read_only: bool = False
     version_id: int = 0
+    tags: list[str] = _json()
+    meta: dict[str, Any] = _json()
 
 
 class BlockVersionRow(SQLModel, table=True):
@@ -254,13 +259,45 @@ class TimerRow(SQLModel, table=True):
     """A wake-up; `fired_at` is set in the commit that enters its notice."""
 
     __tablename__ = "timer"
-    __table_args__ = (Index("ix_timer_due", "agent_id", "fired_at", "due_at"),)
+    __table_args__ = (
+        Index("ix_timer_due", "agent_id", "fired_at", "due_at"),
+        Index("ix_timer_open", "due_at", **_where("fired_at IS NULL")),
+    )
     id: int | None = Field(default=None, primary_key=True)
     agent_id: str
     due_at: datetime = _time()
     note: str
     call_id: str | None = None
     fired_at: datetime | None = _time(nullable=True)
+
+
+class ScheduleRow(SQLModel, table=True):
+    """Input that comes at a set time, or again and again (`agentos.state.Schedule`)."""
+
+    __tablename__ = "schedule"
+    id: str = Field(primary_key=True)
+    agent_id: str = Field(index=True)
+    created_at: datetime = _time()
+    inputs: list[dict[str, Any]] = _json()
+    cron: str | None = None
+    zone: str = ""
+    next_at: datetime | None = Field(default=None, sa_column=Column(UtcTime, nullable=True, index=True))
+
+
+class ToolRow(SQLModel, table=True):
+    """A tool that a client described. Its source is kept and never executed (`agentos.state.StoredTool`)."""
+
+    __tablename__ = "tool"
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    created_at: datetime = _time()
+    description: str = ""
+    json_schema: dict[str, Any] = _json()
+    source_code: str = ""
+    source_type: str = "python"
+    tags: list[str] = _json()
+    return_char_limit: int = 50_000
+    meta: dict[str, Any] = _json()
 
 
 class OutboxRow(SQLModel, table=True):

@@ -34,6 +34,9 @@ def upgrade() -> None:
         sa.Column("token_ratio", sa.Float(), nullable=False),
         sa.Column("last_step_at", sa.String(), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("meta", sa.JSON(none_as_null=True), nullable=False),
     )
     op.create_table(
         "agent_block",
@@ -51,6 +54,8 @@ def upgrade() -> None:
         sa.Column("description", sa.String(), nullable=False),
         sa.Column("read_only", sa.Boolean(), nullable=False),
         sa.Column("version_id", sa.Integer(), nullable=False),
+        sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("meta", sa.JSON(none_as_null=True), nullable=False),
         sqlite_autoincrement=True,
     )
     op.create_table(
@@ -195,6 +200,31 @@ def upgrade() -> None:
     op.create_index("ix_run_open", "run", ["status", "agent_id"], sqlite_where=unfinished, postgresql_where=unfinished)
     op.create_index("ix_run_inbox_id", "run", ["inbox_id"])
     op.create_table(
+        "schedule",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("agent_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("inputs", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("cron", sa.String(), nullable=True),
+        sa.Column("zone", sa.String(), nullable=False),
+        sa.Column("next_at", sa.String(), nullable=True),
+    )
+    op.create_index("ix_schedule_agent_id", "schedule", ["agent_id"])
+    op.create_index("ix_schedule_next_at", "schedule", ["next_at"])
+    op.create_table(
+        "tool",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("name", sa.String(), nullable=False, unique=True),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("json_schema", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("source_code", sa.String(), nullable=False),
+        sa.Column("source_type", sa.String(), nullable=False),
+        sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("return_char_limit", sa.Integer(), nullable=False),
+        sa.Column("meta", sa.JSON(none_as_null=True), nullable=False),
+    )
+    op.create_table(
         "step",
         sa.Column("id", sa.Integer(), primary_key=True),
         sa.Column("run_id", sa.String(), nullable=False),
@@ -242,6 +272,8 @@ def upgrade() -> None:
         sa.Column("fired_at", sa.String(), nullable=True),
     )
     op.create_index("ix_timer_due", "timer", ["agent_id", "fired_at", "due_at"])
+    waiting = sa.text("fired_at IS NULL")
+    op.create_index("ix_timer_open", "timer", ["due_at"], sqlite_where=waiting, postgresql_where=waiting)
     home = sa.table("home", sa.column("key", sa.String()), sa.column("value", sa.String()))
     op.bulk_insert(home, [{"key": "id", "value": uuid.uuid4().hex}, {"key": "salt", "value": secrets.token_hex(16)}])
     if op.get_bind().dialect.name == "sqlite":

@@ -1,0 +1,58 @@
+"""Input that comes by the clock: once at a set time, or again and again by a cron expression."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from agentos.actions.saved import require_agent
+from agentos.errors import UsageError
+from agentos.messages import Input
+from agentos.protocols import Clock, Store
+from agentos.state import Schedule
+
+
+def next_time(cron: str, zone: str, after: datetime) -> datetime:
+    """The first time after `after` that `cron` names in the time zone `zone`; `UsageError` when there is none."""
+    try:
+        local = after.astimezone(ZoneInfo(zone)) if zone else after.astimezone()
+        return next(CronSim(cron, local))
+    except CronSimError as error:
+        raise UsageError(
+            f"{cron!r} is no cron expression: {error}; it has five fields, such as `0 9 * * 1-5` (minute, hour, day of "
+            "the month, month, day of the week)"
+        ) from None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(f"there is no time zone {zone!r}; use an IANA name such as Europe/Berlin") from None
+    except StopIteration:
+        raise UsageError(f"{cron!r} names no time that ever comes") from None
+
+
+async def add_schedule(
+    store: Store,
+    clock: Clock,
+    agent_id: str,
+    inputs: Sequence[Input],
+    *,
+    cron: str | None = None,
+    at: datetime | None = None,
+    zone: str = "",
+) -> Schedule:
+    """Save a schedule that sends `inputs` as one turn, by `cron` or once `at` a time (a past one: at once)."""
+    if (cron is None) == (at is None):
+        raise UsageError("a schedule needs a cron expression or a time, one of them")
+    if not any(i.text.strip() for i in inputs):
+        raise UsageError("the message is empty; write what the agent is to be told")
+    now = clock.now()
+    due = at if cron is None else next_time(cron, zone, now)
+    schedule = Schedule(f"schedule-{uuid.uuid4()}", agent_id, now, tuple(inputs), cron, zone, due)
+
+    def work(tx: Any) -> None:
+        require_agent(tx, agent_id)
+        tx.add_schedule(schedule)
+
+    await store.write(work)
+    return schedule

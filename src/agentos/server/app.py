@@ -1,0 +1,39 @@
+"""The web application: which requests lead where."""
+
+from fastapi import FastAPI, Response
+from starlette.middleware import Middleware
+
+import agentos
+from agentos.server.access import Access
+from agentos.server.letta import agents, messages, runs
+from agentos.server.replies import add_error_handlers, answer
+from agentos.server.service import Service, Serving
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application over an open home."""
+    app = FastAPI(
+        title="agentos", version=agentos.__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json",
+        redirect_slashes=False, middleware=[Middleware(Access, service=service)],
+    )  # fmt: skip
+    app.state.service = service
+    add_error_handlers(app)
+
+    @app.get("/healthz", tags=["health"])
+    async def alive() -> Response:
+        """Whether the process answers."""
+        return answer({"status": "ok"})
+
+    @app.get("/readyz", tags=["health"])
+    async def ready(serving: Serving) -> Response:
+        """Whether it takes requests: 503 while it starts or stops."""
+        return answer({"status": "ready"} if serving.ready else {"detail": "stopping"}, 200 if serving.ready else 503)
+
+    @app.get("/v1/health", tags=["health"])
+    async def health() -> Response:
+        """Status and version, as Letta's clients ask for them."""
+        return answer({"status": "ok", "version": agentos.__version__})
+
+    for module in (agents, messages, runs):
+        app.include_router(module.router, prefix="/v1")
+    return app

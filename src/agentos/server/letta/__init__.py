@@ -1,0 +1,1 @@
+"""The Letta v1 REST API, as `letta-client` speaks it."""

@@ -1,0 +1,159 @@
+"""What the kernel holds, in Letta's shapes. An agent's message becomes one or several of Letta's, under one id."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from agentos.errors import NotFound
+from agentos.messages import Message, SummaryEntry, Usage
+from agentos.server.replies import stamp
+from agentos.state import RunRecord
+
+Json = dict[str, Any]
+_STOP_REASONS = {"llm_error": "llm_api_error", "budget": "error", "loop": "error"}
+_PLACE = 1 << 20
+"""`seq_id`: a message's place in the queue times this, plus how far into the message: 2^20 characters are the most."""
+LAST = _PLACE - 1
+"""The position behind a whole message."""
+_MESSAGE_ID = re.compile(r"message-([0-9a-f-]{36})-([is]?)(\d{1,15})", re.ASCII)
+
+
+def message_id(agent_id: str, mark: str) -> str:
+    """A message's id on the wire: `mark` is its place in the queue, or `i` and the row of an imported one.
+
+    It is known before the message is saved, so that a stream can name what is being written.
+    """
+    return f"message-{agent_id.removeprefix('agent-')}-{mark}"
+
+
+def read_message_id(given: str) -> tuple[str, str, int]:
+    """(agent id, "" or "i" or "s", number) of a message's id; `NotFound` for anything else."""
+    match = _MESSAGE_ID.fullmatch(given)
+    if match is None:
+        raise NotFound(f"there is no message {given!r}")
+    return f"agent-{match[1]}", match[2], int(match[3])
+
+
+def id_of(message: Message) -> str:
+    """A saved message's id on the wire."""
+    return message_id(message.agent_id, f"i{message.id}" if message.seq is None else str(message.seq))
+
+
+def seq_id(place: int, position: int = 0) -> int:
+    """What a later stream may resume after: a position in the message at that place of the queue."""
+    return place * _PLACE + min(position, LAST)
+
+
+def read_seq_id(given: int) -> tuple[int, int]:
+    """(place in the queue, position in that message)."""
+    return divmod(max(0, given), _PLACE)
+
+
+def stop_reason(reason: str | None) -> str:
+    """Letta's word for why a turn ended."""
+    return _STOP_REASONS.get(reason or "end_turn", reason or "end_turn")
+
+
+def run_value(run: RunRecord) -> Json:
+    """A run."""
+    reason = None if run.stop_reason is None else stop_reason(run.stop_reason)
+    took = None if run.ended_at is None else int((run.ended_at - run.created_at).total_seconds() * 1e9)
+    metadata = {
+        "trigger": run.trigger, "stop_reason": run.stop_reason, "error": run.error, "steps": run.steps,
+        "cost_usd": run.usage.cost_usd,
+    }  # fmt: skip
+    return {
+        "id": run.id, "agent_id": run.agent_id, "status": run.status, "created_at": stamp(run.created_at),
+        "completed_at": stamp(run.ended_at), "stop_reason": reason, "background": False, "metadata": metadata,
+        "total_duration_ns": took,
+    }  # fmt: skip
+
+
+def usage_value(usage: Usage, steps: int, run_id: str | None = None) -> Json:
+    """Usage statistics of a run."""
+    return {
+        "message_type": "usage_statistics", "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens, "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "step_count": steps, "cached_input_tokens": usage.cached_tokens, "run_ids": [run_id] if run_id else [],
+    }  # fmt: skip
+
+
+def stop_value(reason: str | None) -> Json:
+    """Why a turn ended."""
+    return {"message_type": "stop_reason", "stop_reason": stop_reason(reason)}
+
+
+def message_values(message: Message, after: int = -1) -> Iterator[Json]:
+    """A saved message in Letta's: reasoning, text, then calls; only what lies behind position `after` in it."""
+    place = message.seq or 0
+
+    def made(kind: str, position: int, part: int, **values: Any) -> Json:
+        otid = uuid.uuid5(uuid.NAMESPACE_OID, f"{id_of(message)}/{part}")
+        return {
+            "id": id_of(message), "date": stamp(message.created_at), "message_type": kind, "otid": str(otid),
+            "run_id": message.run_id, "step_id": None, "seq_id": seq_id(place, position), "name": message.name,
+            "sender_id": None, "is_err": None, **values,
+        }  # fmt: skip
+
+    if message.role == "tool":
+        status = "success" if message.ok else "error"
+        back = {"type": "tool", "tool_call_id": message.call_id, "status": status, "tool_return": message.content}
+        if after < 0:
+            yield made(
+                "tool_return_message", 0, 0, tool_return=message.content, status=status, tool_call_id=message.call_id,
+                stdout=[], stderr=[], tool_returns=[back],
+            )  # fmt: skip
+    elif message.role == "user":
+        kind = "user_message" if message.kind == "message" else "system_message"
+        if after < 0:
+            yield made(kind, 0, 0, content=message.content)
+    else:
+        reasoning, length = _reasoning(message), len(message.content)
+        if reasoning and after < 0:
+            yield made("reasoning_message", 0, 0, reasoning=reasoning, source="reasoner_model", signature=None)
+        if message.content and after < length:
+            yield made("assistant_message", length, 1, content=message.content[max(0, after) :])
+        for number, call in enumerate(message.calls, 1):
+            if after < length + number:
+                told = {"name": call.name, "arguments": call.arguments, "tool_call_id": call.id}
+                yield made("tool_call_message", length + number, 1 + number, tool_call=told, tool_calls=[told])
+
+
+def piece_value(agent_id: str, run_id: str, place: int, position: int, text: str, date: str | None) -> Json:
+    """A piece of the assistant message that is being written at `place`; it ends at `position`."""
+    ident = message_id(agent_id, str(place))
+    otid = uuid.uuid5(uuid.NAMESPACE_OID, f"{ident}/1")
+    return {
+        "id": ident, "date": date, "message_type": "assistant_message", "otid": str(otid), "run_id": run_id,
+        "step_id": None, "seq_id": seq_id(place, position), "content": text,
+    }  # fmt: skip
+
+
+def summary_value(entry: SummaryEntry) -> Json:
+    """A page-out's entry in the summary, where it stands in the history."""
+    return {
+        "id": message_id(entry.agent_id, f"s{entry.last_seq}"), "date": stamp(entry.created_at),
+        "message_type": "summary_message", "summary": entry.text + (f"\n{entry.prose}" if entry.prose else ""),
+        "seq_id": seq_id(entry.last_seq, LAST),
+    }  # fmt: skip
+
+
+def _reasoning(message: Message) -> str:
+    fields = (message.provider or {}).get("fields", {})
+    return str(fields.get("reasoning_content") or "")
+
+
+def block_value(block: Any, tags: list[str] | None = None, metadata: Json | None = None) -> Json:
+    """A block of core memory."""
+    return {
+        "id": f"block-{block.id}", "label": block.label, "value": block.value, "limit": block.limit,
+        "description": block.description, "read_only": block.read_only, "tags": tags or [], "metadata": metadata or {},
+        "hidden": False,
+    }  # fmt: skip
+
+
+def limits_value(record: Any) -> Json:
+    """An agent's own limits."""
+    return asdict(record.limits)
