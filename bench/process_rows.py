@@ -37,17 +37,17 @@ def _chat(folder: Path) -> "pexpect.spawn[str]":
     return chat
 
 
-def _ticks(pid: int) -> float:
+def ticks(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(p for child in children for p in _tree(int(child)))]
+    return [pid, *(p for child in children for p in tree(int(child)))]
 
 
-def _rss_mb(pid: int) -> float:
+def rss_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+)", status)
     return int(found.group(1)) / 1024 if found else 0.0
@@ -68,7 +68,7 @@ def _cpu(folder: Path) -> str:
     for _ in range(5):
         chat = _chat(folder)
         time.sleep(0.3)
-        rows.append(_ticks(chat.pid))
+        rows.append(ticks(chat.pid))
         chat.sendline("/exit")
         chat.expect(pexpect.EOF)
         chat.close()
@@ -81,17 +81,19 @@ def _rss(folder: Path) -> str:
     chat.sendline("My name is Ada.")
     chat.expect("Ada")
     time.sleep(1.0)
-    before = _rss_mb(chat.pid)
+    before = rss_mb(chat.pid)
     chat.sendline("Remember that the boiler was serviced on 3 May 2026 by Joost.")
     time.sleep(2.0)
     chat.sendline("When was the boiler serviced?")
     chat.expect("Joost")
     time.sleep(1.0)
-    after = _rss_mb(chat.pid)
+    after = rss_mb(chat.pid)
     time.sleep(8.0)  # long enough for the index to catch up behind the talk
-    tree = [_rss_mb(pid) for pid in _tree(chat.pid)]
+    processes = [rss_mb(pid) for pid in tree(chat.pid)]
     chat.sendline("/exit")
     chat.expect(pexpect.EOF)
     chat.close()
-    more = f"; with the index process {sum(tree):.0f} MB in {len(tree)} processes" if len(tree) > 1 else ""
+    more = (
+        f"; with the index process {sum(processes):.0f} MB in {len(processes)} processes" if len(processes) > 1 else ""
+    )
     return f"{before:.0f} / {after:.0f} MB{more}"

@@ -18,8 +18,6 @@ _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
 _ELSEWHERE_SECONDS = 0.25
 """How often a run that goes on in another process is looked up."""
-_REST_SECONDS = (1.0, 5.0, 30.0)
-"""How long an agent rests after its first, second and further failures in a row."""
 _FAULTS = 3
 """Failures in a row, of ours and not of the model or the disk, after which a turn is given up."""
 
@@ -84,13 +82,20 @@ class Dispatcher:
 
     `most_turns` run at once. At most `most_waiting` inputs (of one agent, of all) may wait; beyond,
     `accept` raises `Overloaded`. Between `start` and `stop` every unfinished turn goes on by itself,
-    also one that another process left behind, and timers and schedules are looked after.
+    also one that another process left behind, and timers and schedules are looked after. `rest_seconds`:
+    how long an agent is left alone after its first, second and further failures in a row.
     """
 
     def __init__(
-        self, runtime: Runtime, *, most_turns: int = 256, most_waiting: tuple[int, int] = (100, 10_000)
+        self,
+        runtime: Runtime,
+        *,
+        most_turns: int = 256,
+        most_waiting: tuple[int, int] = (100, 10_000),
+        rest_seconds: Sequence[float] = (1.0, 5.0, 30.0),
     ) -> None:
         self.runtime = runtime
+        self._rest_seconds = rest_seconds
         self.most_waiting = most_waiting
         self.stopping = False
         self._slots = asyncio.Semaphore(most_turns)
@@ -262,7 +267,7 @@ class Dispatcher:
     def _rest(self, agent_id: str, error: Exception) -> int:
         """Leave the agent alone for a while; returns how often this happened in a row."""
         faults = self._faults[agent_id] = self._faults.get(agent_id, 0) + 1
-        seconds = _REST_SECONDS[min(faults, len(_REST_SECONDS)) - 1]
+        seconds = self._rest_seconds[min(faults, len(self._rest_seconds)) - 1]
         self._resting[agent_id] = time.monotonic() + seconds
         _log.warning("turn waits", extra={"agent_id": agent_id, "seconds": seconds, "error": str(error)})
         return faults

@@ -356,4 +356,9 @@ def _encoder() -> Callable[[str], int]:
 
     # without its file tiktoken would download the vocabulary; older wheels carry only the other one
     encoding = tiktoken.get_encoding("o200k_base" if (folder / _O200K_FILE).exists() else "cl100k_base")
-    return lambda text: len(encoding.encode_ordinary(text))
+
+    @lru_cache(maxsize=1024)  # agents share system text and tools, which are most of a first prompt
+    def count(chunk: str) -> int:
+        return len(encoding.encode_ordinary(chunk))
+
+    return count

@@ -1,0 +1,333 @@
+"""Speed and size of `agentos serve`, as a table. The fake model, the server and the clients are processes of their own.
+
+python bench/bench_serve.py            everything (several minutes)
+python bench/bench_serve.py first cost only the rows whose name contains one of the words
+"""
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would triple import times
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import fsync_ms
+from common import home, p50, percentile, store_messages
+from process_rows import rss_mb, ticks, tree
+
+TOKEN = "bench-token-0123456789"
+Json = dict[str, Any]
+
+
+@contextmanager
+def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python process with a readable stdout, ended with the context."""
+    started = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    try:
+        yield started
+    finally:
+        started.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            started.wait(20)
+        started.kill()
+        assert started.stdout is not None
+        started.stdout.close()
+
+
+@contextmanager
+def model(latency_seconds: float) -> Iterator[str]:
+    """The URL of a fake model."""
+    with process(str(Path(__file__).parent / "fake_model.py"), str(latency_seconds)) as fake:
+        assert fake.stdout is not None
+        yield fake.stdout.readline().strip()
+
+
+class Client:
+    """As little of a client as can be: it shares the machine with what it measures."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def send(self, method: str, path: str, body: Json | None = None) -> tuple[int, bytes]:
+        """(status, body) of one request."""
+        reader, writer = (
+            self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        )
+        _write(writer, method, path, body)
+        status, headers = await _head(reader)
+        if headers.get("transfer-encoding") == "chunked":
+            data = b"".join([part async for part in _chunks(reader)])
+        else:
+            data = await reader.readexactly(int(headers.get("content-length", "0")))
+        self._free.append((reader, writer))
+        return status, data
+
+    async def first_token(self, path: str, body: Json) -> float:
+        """Milliseconds from when the model answered, by its own text, until its text arrived here."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        _write(writer, "POST", path, body)
+        await _head(reader)
+        took = -1.0
+        async for part in _chunks(reader):
+            now = time.time()
+            for line in part.decode().splitlines():
+                value = json.loads(line[6:]) if line.startswith("data: {") else {}
+                if took < 0 and value.get("message_type") == "assistant_message" and value["content"]:
+                    took = 1000 * (now - float(value["content"]))
+        writer.close()
+        return took
+
+    async def agent(self, name: str) -> str:
+        """A new agent's id."""
+        body = {"name": name, "memory_blocks": [{"label": "human", "value": "Name: Ann"}]}
+        status, data = await self.send("POST", "/v1/agents/", body)
+        assert status == 200, data
+        return str(json.loads(data)["id"])
+
+    async def turn(self, agent_id: str, text: str = "hello") -> float:
+        """Milliseconds of one turn; an assertion fails where it did not end well."""
+        started = time.perf_counter()
+        body = {"messages": [{"role": "user", "content": text}]}
+        status, data = await self.send("POST", f"/v1/agents/{agent_id}/messages", body)
+        assert status == 200, data[:300]
+        assert json.loads(data)["stop_reason"]["stop_reason"] == "end_turn", data[:300]
+        return 1000 * (time.perf_counter() - started)
+
+
+def _write(writer: asyncio.StreamWriter, method: str, path: str, body: Json | None) -> None:
+    data = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {TOKEN}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    )
+    writer.write(head.encode() + data)
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    fields = (line.split(": ", 1) for line in lines[1:] if ": " in line)
+    return int(lines[0].split(" ")[1]), {name.lower(): value for name, value in fields}
+
+
+async def _chunks(reader: asyncio.StreamReader) -> Any:
+    while size := int((await reader.readline()).strip(), 16):
+        yield await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    pid: int
+    port: int
+    client: Client
+    start_seconds: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU that the server and its children have used."""
+        return sum(map(ticks, tree(self.pid)))
+
+    @property
+    def rss_mb(self) -> float:
+        """Its memory, with its children's."""
+        return sum(map(rss_mb, tree(self.pid)))
+
+
+@contextmanager
+def server(folder: Path, base: str) -> Iterator[Served]:
+    """`agentos serve` on the home `folder` with the model at `base`."""
+    environment = {
+        "AGENTOS_HOME": str(folder), "AGENTOS_MODEL": "openai/fake-model", "AGENTOS_API_BASE": base,
+        "AGENTOS_API_KEY": "bench-key-0123456789", "AGENTOS_TOKEN": TOKEN, "AGENTOS_CONTEXT_WINDOW": "128000",
+    }  # fmt: skip
+    port = _free_port()
+    started = time.perf_counter()
+    with process("-m", "agentos", "serve", "--port", str(port), **environment) as served:
+        while not _alive(port):
+            time.sleep(0.02)
+            assert served.poll() is None, "the server ended at once"
+        yield Served(served.pid, port, Client(port), time.perf_counter() - started)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _alive(port: int) -> bool:
+    import socket
+
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            return b" 200 " in sock.recv(100)
+    except OSError:
+        return False
+
+
+async def turns_per_second(client: Client, agents: list[str], seconds: float) -> tuple[float, list[float]]:
+    """(turns a second, sorted milliseconds) with every agent talked to without pause."""
+    end = time.perf_counter() + seconds
+    taken: list[float] = []
+
+    async def talk(agent_id: str) -> None:
+        while time.perf_counter() < end:
+            taken.append(await client.turn(agent_id))
+
+    started = time.perf_counter()
+    await asyncio.gather(*map(talk, agents))
+    return len(taken) / (time.perf_counter() - started), sorted(taken)
+
+
+async def start(folder: Path) -> str:
+    with model(0.0) as base:
+        with server(folder, base):
+            pass  # the home is made
+        times = []
+        for _ in range(5):
+            with server(folder, base) as served:
+                times.append(served.start_seconds)
+                idle = served.rss_mb
+        with server(folder, base) as served:
+            agents = [await served.client.agent(f"a{n}") for n in range(64)]
+            await turns_per_second(served.client, agents, 5.0)
+            loaded = served.rss_mb
+    return f"{statistics.median(times):.1f} s; {idle:.0f} / {loaded:.0f} MB"
+
+
+async def bare_call_cpu_ms(base: str, times: int = 100) -> float:
+    """CPU of one streamed litellm call with nothing around it."""
+    import litellm
+
+    async def call() -> None:
+        stream = await litellm.acompletion(
+            model="openai/fake-model", api_base=base, api_key="none", stream=True,
+            messages=[{"role": "user", "content": "hello"}],
+        )  # fmt: skip
+        async for _ in stream:
+            pass
+
+    for _ in range(5):
+        await call()
+    before = time.process_time()
+    for _ in range(times):
+        await call()
+    return 1000 * (time.process_time() - before) / times
+
+
+async def throughput(folder: Path) -> str:
+    with model(0.0) as base, server(folder, base) as served:
+        rates, cpu = [], []
+        agents = [await served.client.agent(f"a{n}") for n in range(64)]
+        await turns_per_second(served.client, agents[:4], 2.0)
+        for count in (1, 8, 64):
+            before = served.cpu_ms
+            rate, taken = await turns_per_second(served.client, agents[:count], 8.0)
+            rates.append(rate)
+            cpu.append((served.cpu_ms - before) / len(taken))
+        bare = await bare_call_cpu_ms(base)
+    return (
+        f"{' / '.join(f'{r:.0f}' for r in rates)}; server CPU a turn {' / '.join(f'{c:.0f}' for c in cpu)} ms, "
+        f"a bare litellm call {bare:.1f} ms of CPU"
+    )
+
+
+async def latency(folder: Path) -> str:
+    with model(0.5) as base, server(folder, base) as served:
+        agents = [await served.client.agent(f"a{n}") for n in range(500)]
+        some, _ = await turns_per_second(served.client, agents[:64], 8.0)
+        many, taken = await turns_per_second(served.client, agents, 15.0)
+    return (
+        f"{some:.0f} / {many:.0f}, no errors; 500 agents p50 {p50(taken):.0f} ms, p95 {percentile(taken, 0.95):.0f} ms"
+    )
+
+
+async def first_token(folder: Path) -> str:
+    with model(0.0) as base, server(folder, base) as served:
+        agent = await served.client.agent("a")
+        body = {"messages": [{"role": "user", "content": "clock"}], "stream_tokens": True}
+        taken = sorted(
+            [await served.client.first_token(f"/v1/agents/{agent}/messages/stream", body) for _ in range(60)]
+        )
+    return f"p50 {p50(taken):.1f} ms, p95 {percentile(taken, 0.95):.1f} ms"
+
+
+async def cost(folder: Path) -> str:
+    async with home(folder, model="offline") as runtime:
+        ids = []
+        for name, stored in (("few", 10), ("many", 5000)):
+            agent = await runtime.agent(name)
+            await store_messages(runtime, agent.id, stored, in_queue=False)
+            ids.append(agent.id)
+    with model(0.0) as base, server(folder, base) as served:
+        taken: list[list[float]] = [[], []]
+        for _ in range(60):
+            for place, agent_id in enumerate(ids):
+                taken[place].append(await served.client.turn(agent_id))
+    few, many = (statistics.median(t) for t in taken)
+    return f"{many / few:.2f} x ({many:.1f} against {few:.1f} ms)"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the table."""
+
+    name: str
+    what: str
+    reach: str
+    run: Callable[[Path], Coroutine[Any, Any, str]]
+
+
+MEASURES = [
+    Measure("start", "start to first healthy answer; RSS idle / under 64 agents", "2 s; 250 / 400 MB", start),
+    Measure("throughput", "turns/s at 1 / 8 / 64 agents, model latency 0", "40 / 70 / 70", throughput),
+    Measure("latency", "turns/s at 64 / 500 agents, model latency 500 ms", "70 / 70", latency),
+    Measure("first", "first token to the client after the model's first token", "15 ms", first_token),
+    Measure("cost", "a turn with 5,000 messages stored, against one with 10", "1.2 x", cost),
+]
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+    chosen = [m for m in MEASURES if not wanted or any(word in m.name for word in wanted)]
+    table = Table("what", "reach", "measured", title="agentos bench-serve")
+    with tempfile.TemporaryDirectory() as folder:
+        sync = fsync_ms(Path(folder))
+        for measure in chosen:
+            print(f"{measure.name} ...", file=sys.stderr, flush=True)
+            place = Path(folder) / measure.name
+            place.mkdir()
+            table.add_row(measure.what, measure.reach, asyncio.run(measure.run(place)))
+    console = Console(width=130)
+    console.print(table)
+    console.print(
+        f"fsync here: median {sync[0]:.2f} ms, p95 {sync[1]:.2f} ms; {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""Turns as saved work: order, repetition, bounds, cancelling, failures, the clock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agentos import Runtime, tool
+from agentos.dispatch import Dispatcher
+from agentos.errors import Conflict, NotFound, Overloaded
+from agentos.messages import Reply
+from agentos.protocols import LLM, LLMRequest
+from agentos.testing import FixedClock, FunctionLLM, call, say, temporary_runtime
+
+
+@asynccontextmanager
+async def dispatching(llm: LLM, **options: Any) -> AsyncIterator[Dispatcher]:
+    """A dispatcher over a home in memory."""
+    names = ("most_turns", "most_waiting", "rest_seconds")
+    chosen = {name: options.pop(name) for name in names if name in options}
+    async with temporary_runtime(llm, **options) as runtime:
+        dispatcher = Dispatcher(runtime, **chosen)
+        await dispatcher.start()
+        try:
+            yield dispatcher
+        finally:
+            await dispatcher.stop(5.0)
+
+
+class Gate:
+    """A model that answers `re: <what was said>` once it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.open = asyncio.Event()
+        self.llm = FunctionLLM(self._answer)
+
+    async def _answer(self, request: LLMRequest) -> Reply:
+        said = request.messages[-1]["content"].partition("] ")[2]
+        self.asked.append(said)
+        await self.open.wait()
+        return say(f"re: {said}")
+
+    async def until(self, count: int) -> None:
+        """Wait until so many requests came."""
+        await until(lambda: len(self.asked) >= count)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other tasks bring about."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
+            await asyncio.sleep(0.005)
+
+
+async def agent_ids(runtime: Runtime, *names: str) -> list[str]:
+    return [(await runtime.create_agent(name)).id for name in names]
+
+
+async def test_each_agents_turns_run_in_order_of_arrival_and_agents_side_by_side() -> None:
+    gate = Gate()
+    async with dispatching(gate.llm) as dispatcher:
+        ada, bob = await agent_ids(dispatcher.runtime, "ada", "bob")
+        items = [await dispatcher.accept(ada, [f"a{n}"]) for n in range(3)]
+        items += [await dispatcher.accept(bob, [f"b{n}"]) for n in range(2)]
+        await gate.until(2)
+        assert sorted(gate.asked) == ["a0", "b0"]
+        runs = await dispatcher.runtime.store.read(lambda tx: tx.open_runs(ada))
+        assert [r.status for r in runs] == ["running", "created", "created"]
+        gate.open.set()
+        results = [await dispatcher.result(item) for item in items]
+    assert [r.reply for r in results if r] == ["re: a0", "re: a1", "re: a2", "re: b0", "re: b1"]
+    assert [said for said in gate.asked if said[0] == "a"] == ["a0", "a1", "a2"]
+
+
+async def test_with_one_slot_agents_take_turns() -> None:
+    gate = Gate()
+    async with dispatching(gate.llm, most_turns=1) as dispatcher:
+        ada, bob = await agent_ids(dispatcher.runtime, "ada", "bob")
+        items = [await dispatcher.accept(ada, ["a0"]), await dispatcher.accept(ada, ["a1"])]
+        items.append(await dispatcher.accept(bob, ["b0"]))
+        gate.open.set()
+        for item in items:
+            await dispatcher.result(item)
+    assert gate.asked == ["a0", "b0", "a1"]
+
+
+async def test_one_otid_is_one_turn_however_often_it_comes() -> None:
+    gate = Gate()
+    gate.open.set()
+    async with dispatching(gate.llm) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        items = [await dispatcher.accept(ada, ["hello"], otid="o1") for _ in range(3)]
+        results = [await dispatcher.result(item) for item in items]
+        again = await dispatcher.result(await dispatcher.accept(ada, ["hello"], otid="o1"))
+        with pytest.raises(Conflict, match="o1"):
+            await dispatcher.accept(ada, ["something else"], otid="o1")
+    assert gate.asked == ["hello"]
+    assert {r.run_id for r in [*results, again] if r} == {items[0].run_id}
+
+
+async def test_a_request_that_is_sent_again_joins_the_first_for_a_while() -> None:
+    gate, clock = Gate(), FixedClock()
+    gate.open.set()
+    async with dispatching(gate.llm, clock=clock) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        first = await dispatcher.accept(ada, ["yes"])
+        assert (await dispatcher.accept(ada, ["yes"], repeated=True)).id == first.id
+        assert (await dispatcher.accept(ada, ["no"], repeated=True)).id != first.id
+        assert (await dispatcher.accept(ada, ["yes"])).id != first.id
+        clock.advance(timedelta(hours=1))  # an old "yes" is no answer to a new one
+        assert (await dispatcher.result(await dispatcher.accept(ada, ["yes"], repeated=True))) is not None
+    assert gate.asked.count("yes") == 3
+
+
+async def test_beyond_the_bound_nothing_is_saved_and_known_input_still_joins() -> None:
+    gate = Gate()
+    async with dispatching(gate.llm, most_waiting=(2, 3)) as dispatcher:
+        ada, bob = await agent_ids(dispatcher.runtime, "ada", "bob")
+        await dispatcher.accept(ada, ["runs"])
+        await gate.until(1)
+        waiting = [await dispatcher.accept(ada, [text], otid=text) for text in ("one", "two")]
+        with pytest.raises(Overloaded, match="2 messages wait for this agent") as refused:
+            await dispatcher.accept(ada, ["three"], otid="three")
+        assert refused.value.retry_after_seconds > 0
+        assert (await dispatcher.accept(ada, ["two"], otid="two")).id == waiting[1].id
+        dispatcher.stopping = True  # so that bob's turns wait too
+        await dispatcher.accept(bob, ["four"])
+        with pytest.raises(Overloaded, match="3 messages wait for the server"):
+            await dispatcher.accept(bob, ["five"])
+        dispatcher.stopping = False
+        gate.open.set()
+        dispatcher.wake(bob)
+        assert await dispatcher.result(waiting[1])
+        late = await dispatcher.accept(ada, ["three"], otid="three")
+        assert await dispatcher.result(late)
+    assert sorted(gate.asked) == ["four", "one", "runs", "three", "two"]
+
+
+async def test_cancelling_reaches_the_turn_that_runs_and_those_that_wait() -> None:
+    gate = Gate()
+    async with dispatching(gate.llm) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        items = [await dispatcher.accept(ada, [f"a{n}"]) for n in range(3)]
+        await gate.until(1)
+        assert await dispatcher.cancel(ada, [items[1].run_id, "run-of-nobody"]) == {
+            items[1].run_id: "cancelled",
+            "run-of-nobody": "failed",
+        }
+        told = await dispatcher.cancel(ada)
+        assert told == {items[0].run_id: "cancelled", items[2].run_id: "cancelled"}
+        results = [await dispatcher.result(item) for item in items]
+        assert [r and r.stop_reason for r in results] == ["cancelled"] * 3
+        gate.open.set()
+        after = await dispatcher.result(await dispatcher.accept(ada, ["after"]))
+    assert after is not None
+    assert after.reply == "re: after"
+    assert gate.asked == ["a0", "after"]
+
+
+async def test_what_is_unfinished_goes_on_when_a_dispatcher_starts() -> None:
+    gate = Gate()
+    gate.open.set()
+    async with temporary_runtime(gate.llm) as runtime:
+        (ada,) = await agent_ids(runtime, "ada")
+        agent = await runtime.agent_of(ada)
+        items = [await agent.accept([f"a{n}"]) for n in range(2)]
+        dispatcher = Dispatcher(runtime)
+        await dispatcher.start()
+        results = [await dispatcher.result(item) for item in items]
+        await dispatcher.stop(5.0)
+    assert [r.reply for r in results if r] == ["re: a0", "re: a1"]
+
+
+async def test_stopping_lets_a_turn_end_and_begins_no_other() -> None:
+    gate = Gate()
+    async with temporary_runtime(gate.llm) as runtime:
+        dispatcher = Dispatcher(runtime)
+        await dispatcher.start()
+        (ada,) = await agent_ids(runtime, "ada")
+        items = [await dispatcher.accept(ada, [f"a{n}"]) for n in range(2)]
+        await gate.until(1)
+        stop = asyncio.create_task(dispatcher.stop(10.0))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await stop
+        agent = await runtime.agent_of(ada)
+        first, second = [await agent.result(item) for item in items]
+        assert first is not None
+        assert second is None
+        runs = await runtime.store.read(lambda tx: tx.open_runs(ada))
+    assert [r.status for r in runs] == ["created"]
+
+
+async def test_what_takes_longer_than_the_grace_goes_on_at_the_next_start() -> None:
+    gate = Gate()
+    async with temporary_runtime(gate.llm) as runtime:
+        dispatcher = Dispatcher(runtime)
+        await dispatcher.start()
+        (ada,) = await agent_ids(runtime, "ada")
+        item = await dispatcher.accept(ada, ["slow"])
+        await gate.until(1)
+        await dispatcher.stop(0.01)
+        gate.open.set()
+        following = Dispatcher(runtime)
+        await following.start()
+        result = await following.result(item)
+        await following.stop(5.0)
+    assert result is not None
+    assert (result.reply, result.stop_reason) == ("re: slow", "end_turn")
+
+
+async def test_a_turn_that_breaks_off_each_time_is_given_up_and_its_agent_goes_on() -> None:
+    broken = 0
+
+    def answer(request: LLMRequest) -> Reply:
+        nonlocal broken
+        if request.messages[-1]["content"].endswith("poison"):
+            broken += 1
+            raise RuntimeError("a bug")
+        return say("fine")
+
+    async with dispatching(FunctionLLM(answer), rest_seconds=(0.0,)) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        bad = await dispatcher.accept(ada, ["poison"])
+        good = await dispatcher.accept(ada, ["hello"])
+        async with asyncio.timeout(20):
+            while await dispatcher.result(bad, 0.0) is None:
+                await dispatcher.sweep()
+                await asyncio.sleep(0.01)
+        failed, fine = await dispatcher.result(bad), await dispatcher.result(good)
+    assert failed is not None
+    assert failed.stop_reason == "llm_error"
+    assert "broke off 3 times: a bug" in (failed.error or "")
+    assert fine is not None
+    assert fine.reply == "fine"
+    assert broken == 3
+
+
+async def test_a_timer_wakes_its_agent_and_waits_while_it_is_busy() -> None:
+    clock, order = FixedClock(), []
+    busy = asyncio.Event()
+
+    async def answer(request: LLMRequest) -> Reply:
+        last = request.messages[-1]["content"]
+        if last.endswith("remind me"):
+            return say("I will.", call("set_timer", when="1h", note="tea"))
+        order.append("timer" if "tea" in str(last) else "user")
+        if order[-1] == "user" and len(order) == 1:
+            await busy.wait()
+        return say("noted")
+
+    async with dispatching(FunctionLLM(answer), clock=clock) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        await dispatcher.result(await dispatcher.accept(ada, ["remind me"]))
+        order.clear()
+        item = await dispatcher.accept(ada, ["talk"])
+        await until(lambda: bool(order))
+        clock.advance(timedelta(hours=2))
+        await dispatcher.sweep()
+        assert order == ["user"]
+        busy.set()
+        await dispatcher.result(item)
+        await until(lambda: order == ["user", "timer"])
+
+
+async def test_a_follower_that_is_slow_gets_all_of_it_in_larger_pieces() -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def wait() -> str:
+        """Wait."""
+        started.set()
+        await go_on.wait()
+        return "waited"
+
+    def answer(request: LLMRequest) -> Reply:
+        return say("done") if request.messages[-1]["role"] == "tool" else say("I wait.", call("wait"))
+
+    async with dispatching(FunctionLLM(answer), tools=[wait]) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        item = await dispatcher.accept(ada, ["go"])
+        await started.wait()
+        async with dispatcher.follow(item.run_id) as feed:
+            assert feed.text == "I wait."
+            before = feed.saved
+            go_on.set()
+            while feed.result is None:
+                assert await feed.changed(10)
+            assert feed.saved > before
+            assert feed.result.reply == "I wait.\n\ndone"
+            assert not await feed.changed(0.01)
+
+
+async def test_an_agent_that_is_not_there() -> None:
+    async with dispatching(FunctionLLM(lambda _: "ok")) as dispatcher:
+        with pytest.raises(NotFound):
+            await dispatcher.accept("agent-of-nobody", ["hello"])
