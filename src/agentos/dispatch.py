@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, StoreError
@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
 _ELSEWHERE_SECONDS = 0.25
 """How often a run that goes on in another process is looked up."""
+_LISTENER_EVENTS = 10_000
 _FAULTS = 3
 """Failures in a row, of ours and not of the model or the disk, after which a turn is given up."""
 
@@ -106,6 +107,7 @@ class Dispatcher:
         self._resting: dict[str, float] = {}
         """Agents that are left alone until this time (monotonic), for a failure."""
         self._feeds: dict[str, Feed] = {}
+        self._listeners: dict[str, set[asyncio.Queue[Event]]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -189,6 +191,19 @@ class Dispatcher:
             feed.followers -= 1
             self._tidy(run_id, feed)
 
+    @contextmanager
+    def listen(self, agent_id: str) -> Iterator[asyncio.Queue[Event]]:
+        """Every event of an agent's turns in this process, from now on; who reads too slowly loses events."""
+        queue: asyncio.Queue[Event] = asyncio.Queue(_LISTENER_EVENTS)
+        queues = self._listeners.setdefault(agent_id, set())
+        queues.add(queue)
+        try:
+            yield queue
+        finally:
+            queues.discard(queue)
+            if not queues:
+                self._listeners.pop(agent_id, None)
+
     def patience(self, agent_id: str, seconds: float) -> float:
         """How long to wait for a feed before the database is asked: `seconds` where the agent's turns run here."""
         return seconds if agent_id in self._drains else min(seconds, _ELSEWHERE_SECONDS)
@@ -211,7 +226,10 @@ class Dispatcher:
         while feed.saved == saved and (left := end - time.monotonic()) > 0:
             await feed.changed(left)
 
-    def _publish(self, event: Event) -> Feed:
+    def _publish(self, agent_id: str, event: Event) -> Feed:
+        for queue in self._listeners.get(agent_id, ()):
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(event)
         feed = self._feeds.setdefault(event.run_id, Feed())
         feed.take(event)
         if isinstance(event, TurnEnded):
@@ -244,7 +262,7 @@ class Dispatcher:
             agent = await self.runtime.agent_of(agent_id)
             async with aclosing(agent.run()) as events:
                 async for event in events:
-                    feed = self._publish(event)
+                    feed = self._publish(agent_id, event)
                     if isinstance(event, TurnEnded):
                         self._faults.pop(agent_id, None)
                         if self.stopping or self._slots.locked():
@@ -278,7 +296,7 @@ class Dispatcher:
             agent = await self.runtime.agent_of(agent_id)
             async with aclosing(agent.give_up(f"the turn broke off {_FAULTS} times: {error}")) as events:
                 async for event in events:
-                    self._publish(event)
+                    self._publish(agent_id, event)
             self._faults.pop(agent_id, None)
         except Exception:
             _log.exception("turn cannot be given up", extra={"agent_id": agent_id})

@@ -140,3 +140,25 @@ class TurnEnded(Event):
     def as_json(self) -> dict[str, Any]:
         """The result object itself, with the event's own fields in front."""
         return {"type": self.type, "run_id": self.run_id, "seq": self.seq, **self.result.as_json()}
+
+
+_TYPES: dict[str, type[Event]] = {
+    kind.type: kind for kind in (TextDelta, ToolCallEvent, ToolResultEvent, Heartbeat, Alert, PageOut, Retry, TurnEnded)
+}
+
+
+def event_from_json(values: dict[str, Any]) -> Event | None:
+    """The event that `as_json` gave, as far as it says; None for a type that is not known here."""
+    values = dict(values)
+    kind = _TYPES.get(values.pop("type", ""))
+    if kind is None:
+        return None
+    if kind is TurnEnded:
+        result = {f: values[f] for f in TurnResult.__dataclass_fields__ if f in values}
+        result["usage"] = Usage(**result["usage"])
+        return TurnEnded(TurnResult(**result), values.get("inbox_id"), run_id=values["run_id"], seq=values["seq"])
+    if "edits" in values:
+        values["edits"] = tuple(BlockEdit(**edit) for edit in values["edits"])
+    if "message_ids" in values:
+        values["message_ids"] = tuple(values["message_ids"])
+    return kind(**{name: value for name, value in values.items() if name in kind.__dataclass_fields__})

@@ -25,6 +25,8 @@ PROVIDER_KEYS = {
     "DEEPSEEK_API_KEY": "deepseek/deepseek-chat",
 }
 """The model each provider's key stands for, first match wins."""
+TOKEN_FILE = "server.token"
+"""In a home: the bearer token of its server."""
 _SHORTEST_SECRET = 8
 """What is shorter would be found in ordinary words."""
 
@@ -112,6 +114,14 @@ def secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> lis
     given = [value for name, value in environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
     found = {value for value in (*given, settings.api_key, settings.token) if value and len(value) >= _SHORTEST_SECRET}
     return sorted(found, key=len, reverse=True)
+
+
+def home_token(home: Path) -> str:
+    """The token that a home's server made for itself; empty when there is none."""
+    try:
+        return (home / TOKEN_FILE).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def ollama_url(environ: Mapping[str, str] | None = None) -> str:

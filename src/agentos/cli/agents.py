@@ -2,7 +2,8 @@
 
 import sys
 
-from agentos.cli import values, views
+from agentos import values
+from agentos.cli import views
 from agentos.cli.opening import blocking, existing, open_runtime
 from agentos.cli.output import line, show, show_json
 from agentos.errors import UsageError

@@ -72,11 +72,15 @@ def chat(
         OutputFormat, typer.Option(help="How to print turns with -p or piped input.")
     ] = OutputFormat.TEXT,
     max_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Model calls a turn may take.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Talk with an agent of this server (AGENTOS_TOKEN).", show_default=False),
+    ] = None,
 ) -> None:
     """Chat with an agent; piped input without -p is one turn a line, until its end or Ctrl-C."""
     from agentos.cli.opening import Chosen
 
-    chosen = Chosen(agent, persona, model, resume, max_steps)
+    chosen = Chosen(agent, persona, model, resume, max_steps, server)
     talking = prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if talking and output_format != OutputFormat.TEXT:
         raise typer.BadParameter("it needs -p TEXT or piped input", param_hint="--output-format")

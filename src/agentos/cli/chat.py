@@ -4,24 +4,23 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.text import Text
 
-from agentos.agent import Agent
-from agentos.cli import slash, values, views
+from agentos.cli import slash, views
 from agentos.cli.keys import turn_keys
-from agentos.cli.opening import Chosen, blocking, chosen_agent, existing, open_runtime
+from agentos.cli.opening import Chosen, blocking, open_talk
 from agentos.cli.output import line, make_console, safe
 from agentos.cli.prompt import make_session
 from agentos.cli.turn_view import TurnView
 from agentos.errors import AgentOSError
 from agentos.events import Event, TurnEnded
 from agentos.messages import Usage
-from agentos.runtime import Runtime
 from agentos.settings import PROVIDER_KEYS
-from agentos.state import AgentRecord
+from agentos.talk import Talk
 
 _POLL_SECONDS = 1.0
 _AFTER_ERROR_SECONDS = 60.0
@@ -31,54 +30,47 @@ _COMMAND = re.compile(r"/[a-z]*(\s|$)")
 @blocking
 async def chat(chosen: Chosen) -> None:
     """A chat until the user leaves."""
-    async with open_runtime(chosen.max_steps) as runtime:
-        first = not await runtime.store.read(lambda tx: tx.agents())
-        name, agent = await chosen_agent(runtime, chosen)
-        session = Chat(runtime, name, agent, chosen.model)
-        if first:
-            session.introduce()
-        await session.talk()
+    async with open_talk(chosen) as opened:
+        session = Chat(opened.talk, opened.history)
+        if opened.first_reason:
+            session.introduce(opened.first_reason)
+        await session.converse()
 
 
 class Chat:
     """One person at one terminal, talking with one agent at a time."""
 
-    def __init__(self, runtime: Runtime, name: str, agent: Agent, model: str | None) -> None:
-        self.runtime = runtime
-        self.name = name
-        self.agent = agent
-        self.model = model
-        """The model asked for in this chat; None: the agent's own or the home's."""
+    def __init__(self, talk: Talk, history: Path) -> None:
+        self.talk = talk
         self.console = make_console()
         self.used = Usage()
         """What the turns of this chat used."""
         self._status = ""
         self._choices: dict[str, list[str]] = {}
         commands = {name: command.about for name, command in slash.COMMANDS.items()}
-        self._session = make_session(runtime.home / "chat_history", commands, self._choices, lambda: self._status)
+        self._session = make_session(history, commands, self._choices, lambda: self._status)
         self._busy = asyncio.Lock()
         """Held while a turn prints."""
         self._interrupted = False
         """Whether Ctrl-C was the last thing the user did: a second one leaves."""
 
-    def introduce(self) -> None:
-        """Three lines for the first start: which model answers, how to change it, where the data is."""
-        model = self.agent.parts.llm.name
-        why = "as you asked" if self.model else self.runtime.model_source or "as its persona says"
+    def introduce(self, why: str) -> None:
+        """Three lines for the first start: which model answers and why, how to change it, where the data is."""
+        model = self.talk.model
         what = ": no weights, it keeps what you tell it and quotes it" if model == "offline" else ""
         self.console.print(Text.assemble((safe(model), "name"), f" answers ({safe(why)}){what}."))
         self.console.print(
             "Another one: agentos chat --model NAME, or a provider's key such as OPENAI_API_KEY, or Ollama."
         )
-        self.console.print(Text(f"All data stays in {safe(self.runtime.home)}.\n"))
+        self.console.print(Text(f"All data stays in {safe(self.talk.place)}.\n"))
 
-    async def talk(self) -> None:
+    async def converse(self) -> None:
         """Read lines and answer until the user leaves."""
         await self.greet()
         helpers = [asyncio.create_task(self.refresh()), asyncio.create_task(self._keep_watching())]
         try:
-            if await self.runtime.store.read(self._is_due):
-                await self._try_turn(self.agent.run())
+            if (left := await self.talk.news(unfinished=True)) is not None:
+                await self._try_turn(left)
             with suppress(slash.Leave):
                 await self._read_lines()
         finally:
@@ -86,37 +78,26 @@ class Chat:
 
     async def greet(self) -> None:
         """Who answers, and since when."""
-        record = await self.record()
-        last = f", last used {views.when(values.local(record.last_step_at))}" if record.last_step_at else ""
-        about = f"  {safe(self.agent.parts.llm.name)}{last}  /help lists the commands"
-        self.console.print(Text.assemble((safe(self.name), "name"), (about, "quiet")))
-        if self.agent.parts.llm.name == "offline":  # any other model takes seconds to load
+        used = await self.talk.last_used()
+        last = f", last used {views.when(used)}" if used else ""
+        about = f"  {safe(self.talk.model)}{last}  /help lists the commands"
+        self.console.print(Text.assemble((safe(self.talk.name), "name"), (about, "quiet")))
+        if self.talk.model == "offline":  # any other model takes seconds to load
             await self.refresh()
-
-    async def record(self) -> AgentRecord:
-        """The agent's row."""
-        return await existing(self.runtime, self.name)
-
-    async def switch(self, name: str) -> None:
-        """Talk with another agent."""
-        self.agent, self.name = await self.runtime.agent(name, model=self.model), name
 
     async def refresh(self) -> None:
         """Measure anew what the status line and the completion show."""
-        try:
-            await asyncio.to_thread(lambda: self.agent.parts.llm.context_window)  # may load a library
-        except AgentOSError:  # the next turn tells what is wrong with the model
-            self._status = f"{self.name} · {self.agent.parts.llm.name}"
-            return
-        turn = await self.agent.turn()
-        names = await self.runtime.store.read(lambda tx: [record.name for record in tx.agents()])
+        status = await self.talk.status()
         self._choices |= {
-            "/memory": [block.label for block in turn.state.blocks],
-            "/resume": names,
+            "/memory": status["labels"],
+            "/resume": status["agents"],
             "/model": ["offline", *PROVIDER_KEYS.values()],
         }
+        if status["fill_percent"] is None:
+            self._status = f"{self.talk.name} · {self.talk.model}"
+            return
         tokens = self.used.prompt_tokens + self.used.completion_tokens
-        parts = [self.name, turn.parts.llm.name, f"context {values.fill_percent(turn)} %"]
+        parts = [self.talk.name, self.talk.model, f"context {status['fill_percent']} %"]
         parts += [f"{views.number(tokens)} tokens"] + ([views.cost(self.used.cost_usd)] if self.used.cost_usd else [])
         self._status = " · ".join(parts)
         self._session.app.invalidate()
@@ -141,7 +122,7 @@ class Chat:
 
     async def _answer(self, text: str) -> None:
         if not _COMMAND.match(text):
-            await self._try_turn(self.agent.send(text))
+            await self._try_turn(self.talk.send(text))
             return
         try:
             await slash.dispatch(self, text.rstrip())
@@ -164,7 +145,7 @@ class Chat:
         async with self._busy:
             if alone:
                 self.console.print()
-            guard = turn_keys(self.agent) if alone else nullcontext()
+            guard = turn_keys(self.talk) if alone else nullcontext()
             with guard, TurnView(self.console, live=alone) as view:
                 async with aclosing(events) as stream:
                     async for event in stream:
@@ -179,14 +160,6 @@ class Chat:
         self.console.print(Text(f"✗ {safe(error)}", style="bad"))
 
     # what goes on beside it
-
-    def _is_due(self, tx: Any) -> bool:
-        """Whether there is anything to do before the user says a word."""
-        return self._has_news(tx) or tx.unfinished_run(self.agent.id) is not None
-
-    def _has_news(self, tx: Any) -> bool:
-        now = self.runtime.clock.now()
-        return bool(tx.timers(self.agent.id, due_by=now)) or tx.waiting(self.agent.id) is not None
 
     async def _keep_watching(self) -> None:
         """Watch for as long as the chat lasts: whatever goes wrong is said, and tried again a while later."""
@@ -204,8 +177,8 @@ class Chat:
             await asyncio.sleep(_POLL_SECONDS)
             if self._busy.locked():
                 continue
-            news = await self.runtime.store.read(self._has_news)
-            if news and not await self._try_turn(self.agent.run(), alone=False):
+            news = await self.talk.news()
+            if news is not None and not await self._try_turn(news, alone=False):
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)
 
 

@@ -6,12 +6,19 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from agentos.agent import Agent
+
+class Cancellable(Protocol):
+    """What runs turns and can be told to stop."""
+
+    def cancel(self) -> None:
+        """Stop the turn that runs."""
+        ...
 
 
 @contextmanager
-def cancelling(agent: Agent) -> Iterator[None]:
+def cancelling(agent: Cancellable) -> Iterator[None]:
     """Ctrl-C cancels the turn and keeps what was saved; a second one leaves."""
     loop, times = asyncio.get_running_loop(), 0
     before = signal.getsignal(signal.SIGINT)
@@ -37,7 +44,7 @@ def cancelling(agent: Agent) -> Iterator[None]:
 
 
 @contextmanager
-def turn_keys(agent: Agent) -> Iterator[None]:
+def turn_keys(agent: Cancellable) -> Iterator[None]:
     """During a turn Ctrl-C cancels it, and what is typed is not echoed into the reply."""
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from agentos import curate
-from agentos.cli import values, views
+from agentos import curate, values
+from agentos.cli import views
 from agentos.cli.opening import blocking, existing, open_runtime
 from agentos.cli.output import line, show, show_json
 from agentos.errors import UsageError

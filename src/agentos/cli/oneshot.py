@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from typing import Literal
 
-from agentos.agent import Agent
 from agentos.cli.keys import cancelling
-from agentos.cli.opening import Chosen, blocking, chosen_agent, open_runtime
+from agentos.cli.opening import Chosen, blocking, open_talk
 from agentos.cli.output import as_json, complain, safe
 from agentos.errors import UsageError
 from agentos.events import Event, Retry, TextDelta, TurnEnded
+from agentos.talk import Talk
 
 Format = Literal["text", "json", "stream-json"]
 _EXIT_CODES = {"llm_error": 4, "max_steps": 5, "budget": 5, "loop": 5, "cancelled": 130}
@@ -28,11 +28,10 @@ async def answer(chosen: Chosen, prompt: str | None, form: Format) -> int:
         prompt = "\n".join(filter(None, [prompt, _piped()]))
         if not prompt.strip():
             raise UsageError("the prompt is empty; write something behind -p or pipe it in")
-    async with open_runtime(chosen.max_steps) as runtime:
-        _, agent = await chosen_agent(runtime, chosen)
+    async with open_talk(chosen) as opened:
         code = 0
         for text in _lines() if prompt is None else [prompt]:
-            ended = await _turn(agent, text, form)
+            ended = await _turn(opened.talk, text, form)
             if ended == _EXIT_CODES["cancelled"]:
                 return ended
             code = code or ended
@@ -71,12 +70,12 @@ def _interrupted_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-async def _turn(agent: Agent, text: str, form: Format) -> int:
+async def _turn(talk: Talk, text: str, form: Format) -> int:
     """One turn, and whatever was due before it."""
     printer = _Printer(form)
     asked: TurnEnded | None = None
-    with cancelling(agent):
-        async with aclosing(agent.send(text)) as events:
+    with cancelling(talk):
+        async with aclosing(talk.send(text)) as events:
             async for event in events:
                 if asked is not None:
                     printer.event(asked)  # of a turn that was due before

@@ -5,13 +5,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+
+from platformdirs import user_data_path
 
 from agentos.agent import Agent
 from agentos.errors import UsageError
 from agentos.runtime import Runtime
 from agentos.settings import load_settings
 from agentos.state import AgentRecord, Limits
+from agentos.talk import HomeTalk, Talk
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,6 +32,8 @@ class Chosen:
     resume: bool = False
     """Take the agent used last."""
     max_steps: int | None = None
+    server: str | None = None
+    """The URL of a server whose agent it is."""
 
 
 def blocking(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -45,6 +51,34 @@ async def open_runtime(max_steps: int | None = None, **flags: Any) -> AsyncItera
     """The home of the settings in force, of which `flags` are those given as options."""
     async with Runtime(load_settings(**flags), limits=Limits(max_steps)) as runtime:
         yield runtime
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A talk that can begin."""
+
+    talk: Talk
+    history: Path
+    """The file of what was typed before."""
+    first_reason: str = ""
+    """At the first start of a home: how the model was chosen, in words."""
+
+
+@asynccontextmanager
+async def open_talk(chosen: Chosen) -> AsyncIterator[Opened]:
+    """The agent that the options name: of a server where they name one, else of the home."""
+    if chosen.server:
+        from agentos.cli.remote import open_remote
+
+        async with open_remote(chosen) as remote:
+            yield Opened(remote, user_data_path("agentos", ensure_exists=True) / "remote_history")
+        return
+    async with open_runtime(chosen.max_steps) as runtime:
+        first = not await runtime.store.read(lambda tx: tx.agents())
+        name, agent = await chosen_agent(runtime, chosen)
+        talk = HomeTalk(runtime, name, agent, chosen.model)
+        why = "as you asked" if chosen.model else runtime.model_source or "as its persona says"
+        yield Opened(talk, runtime.home / "chat_history", why if first else "")
 
 
 async def existing(runtime: Runtime, name: str) -> AgentRecord:

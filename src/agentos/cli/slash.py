@@ -1,6 +1,5 @@
 """The slash commands of a chat: each is one function of the chat and the text behind its name."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -9,15 +8,13 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from agentos import curate
-from agentos.cli import values, views
+from agentos.cli import views
 from agentos.cli.keys import turn_keys
 from agentos.cli.output import safe
 from agentos.cli.turn_view import TurnView
 from agentos.errors import UsageError
-from agentos.memory import core
-from agentos.messages import Usage
-from agentos.protocols import SearchQuery
+from agentos.talk import SCOPES
+from agentos.values import usage_value
 
 if TYPE_CHECKING:
     from agentos.cli.chat import Chat
@@ -55,59 +52,50 @@ async def _help(chat: "Chat", _: str) -> None:
 
 
 async def _memory(chat: "Chat", label: str) -> None:
-    record = await chat.record()
-    value = await chat.runtime.store.read(lambda tx: values.memory_value(tx, record, label or None))
-    chat.console.print(views.memory(value))
+    chat.console.print(views.memory(await chat.talk.memory(label or None)))
 
 
 async def _context(chat: "Chat", _: str) -> None:
-    chat.console.print(views.context(await values.context_value(chat.runtime, await chat.agent.turn())))
+    chat.console.print(views.context(await chat.talk.context()))
 
 
 async def _search(chat: "Chat", text: str) -> None:
     if not text:
         raise UsageError("say what to look for: /search QUERY")
-    for scope, title in (("archival", "archival memory"), ("recall", "recall memory (past messages)")):
-        hits = await chat.runtime.search(chat.agent.id, SearchQuery(text, scope, limit=5, now=chat.runtime.clock.now()))  # type: ignore[arg-type]
-        chat.console.print(views.hits([values.hit_value(h) for h in hits], title))
+    for scope, title in zip(SCOPES, ("archival memory", "recall memory (past messages)"), strict=True):
+        chat.console.print(views.hits(await chat.talk.search(text, scope, 5), title))
 
 
 async def _undo(chat: "Chat", _: str) -> None:
-    undone = await curate.undo(chat.runtime.store, chat.runtime.clock, await chat.agent.turn())
-    chat.console.print(Text(f"took back event {undone.event_id} ({undone.action})"))
-    chat.console.print(views.diff(core.changed_lines(undone.before, undone.after)))
+    undone = await chat.talk.undo()
+    chat.console.print(Text(f"took back event {undone['event_id']} ({safe(undone['action'])})"))
+    chat.console.print(views.diff(undone["changes"]))
 
 
 async def _model(chat: "Chat", name: str) -> None:
     if name:
-        agent = await chat.runtime.agent(chat.name, model=name)
-        await asyncio.to_thread(lambda: agent.parts.llm.context_window)  # an unknown model is told now
-        chat.agent, chat.model = agent, name
-    chat.console.print(Text(f"{safe(chat.agent.parts.llm.name)} answers; /model NAME changes it for this chat"))
+        await chat.talk.use_model(name)
+    chat.console.print(Text(f"{safe(chat.talk.model)} answers; /model NAME changes it for this chat"))
 
 
 async def _new(chat: "Chat", _: str) -> None:
-    await chat.agent.new_conversation()
+    await chat.talk.new_conversation()
     chat.console.print(Text("a new conversation; memory stays, and every message can still be found", style="quiet"))
 
 
 async def _resume(chat: "Chat", name: str) -> None:
     if name:
-        if await chat.runtime.store.read(lambda tx: tx.agent_named(name)) is None:
-            raise UsageError(f"there is no agent {name!r}; /resume lists them")
-        await chat.switch(name)
+        await chat.talk.switch(name)
         await chat.greet()
         return
-
-    listed = await chat.runtime.store.read(lambda tx: [values.agent_value(tx, a) for a in tx.agents()])
-    chat.console.print(views.agents(listed))
+    chat.console.print(views.agents(list(await chat.talk.agents())))
     chat.console.print(Text("/resume NAME goes on with one of them", style="quiet"))
 
 
 async def _compact(chat: "Chat", _: str) -> None:
     moved = False
-    with turn_keys(chat.agent), TurnView(chat.console) as view:
-        async with aclosing(chat.agent.compact()) as events:
+    with turn_keys(chat.talk), TurnView(chat.console) as view:
+        async with aclosing(chat.talk.compact()) as events:
             async for event in events:
                 view.event(event)
                 moved = True
@@ -116,9 +104,9 @@ async def _compact(chat: "Chat", _: str) -> None:
 
 
 async def _usage(chat: "Chat", _: str) -> None:
-    total: Usage = await chat.runtime.store.read(lambda tx: tx.usage(chat.agent.id))
-    for name, usage in (("this chat", chat.used), (f"{chat.name}, ever", total)):
-        shown = views.usage_line(values.usage_value(usage))
+    total = await chat.talk.usage()
+    for name, usage in (("this chat", usage_value(chat.used)), (f"{chat.talk.name}, ever", total)):
+        shown = views.usage_line(usage)
         chat.console.print(Text.assemble((f"  {safe(name)}: ", "quiet"), shown))
 
 

@@ -1,4 +1,4 @@
-"""Views: functions from the values of `agentos.cli.values` to what a terminal shows."""
+"""Views: functions from the values of `agentos.values` to what a terminal shows."""
 
 from collections.abc import Iterable
 from typing import Any

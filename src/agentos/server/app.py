@@ -4,6 +4,7 @@ from fastapi import FastAPI, Response
 from starlette.middleware import Middleware
 
 import agentos
+from agentos.server import own
 from agentos.server.access import Access
 from agentos.server.letta import agents, messages, runs
 from agentos.server.replies import add_error_handlers, answer
@@ -36,4 +37,5 @@ def create_app(service: Service) -> FastAPI:
 
     for module in (agents, messages, runs):
         app.include_router(module.router, prefix="/v1")
+    app.include_router(own.router)
     return app

@@ -22,6 +22,11 @@ from agentos.errors import (
     UsageError,
 )
 
+
+class Stopping(Exception):
+    """The server was told to stop: 503, try again."""
+
+
 _log = logging.getLogger(__name__)
 _STATUS: dict[type[AgentOSError], int] = {
     NotFound: 404, Conflict: 409, Overloaded: 429, UsageError: 400, ToolError: 400, ConfigError: 400,
@@ -77,6 +82,11 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Unsupported)
     async def unsupported(request: Request, error: Unsupported) -> Response:
         return Response(dumps({"detail": str(error)}), 501, {"x-should-retry": "false"}, media_type="application/json")
+
+    @app.exception_handler(Stopping)
+    async def stopping(request: Request, error: Stopping) -> Response:
+        detail = "the server is stopping; send it again in a moment"
+        return Response(dumps({"detail": detail}), 503, {"Retry-After": "2"}, media_type="application/json")
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:

@@ -19,22 +19,19 @@ from agentos.errors import ConfigError, StoreError, UsageError
 from agentos.runtime import Runtime
 from agentos.server.app import create_app
 from agentos.server.service import Service
-from agentos.settings import Settings
+from agentos.settings import TOKEN_FILE, Settings, home_token
 
 _GRACE_SECONDS = 10.0
 """How long running turns may take to end once the server is told to stop."""
 _SHUT_SECONDS = 3
-_TOKEN_FILE, _ADDRESS_FILE, _LOCK_FILE = "server.token", "server.json", "server.lock"
+_ADDRESS_FILE, _LOCK_FILE = "server.json", "server.lock"
 
 
 def server_token(settings: Settings) -> tuple[str, bool]:
     """(the token, whether it was made now): the setting's, else the home's."""
-    if settings.token:
-        return settings.token, False
-    path = settings.home / _TOKEN_FILE
-    with contextlib.suppress(FileNotFoundError):
-        if token := path.read_text("utf-8").strip():
-            return token, False
+    if token := settings.token or home_token(settings.home):
+        return token, False
+    path = settings.home / TOKEN_FILE
     token = secrets.token_urlsafe(32)
     part = path.with_suffix(".new")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

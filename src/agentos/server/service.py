@@ -9,6 +9,7 @@ from agentos.dispatch import Dispatcher
 from agentos.errors import NotFound
 from agentos.protocols import Store
 from agentos.runtime import Runtime
+from agentos.server.replies import Stopping
 from agentos.state import AgentRecord
 
 
@@ -30,6 +31,11 @@ class Service:
     def store(self) -> Store:
         """The session database."""
         return self.runtime.store
+
+    def refuse_while_stopping(self) -> None:
+        """503 once the server was told to stop: what it accepted now, only its next start would answer."""
+        if not self.ready:
+            raise Stopping
 
     async def agent_record(self, agent_id: str) -> AgentRecord:
         """The agent with this id; `NotFound` when there is none."""

@@ -1,0 +1,221 @@
+"""What neither Letta's API nor OpenAI's has: `/agentos/v1/`, the views of the command line as JSON."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentos import curate, values
+from agentos.errors import NotFound
+from agentos.events import Event, TurnEnded
+from agentos.server.replies import answer, dumps
+from agentos.server.service import Service, Serving
+from agentos.state import AgentRecord, InboxItem
+from agentos.talk import HomeTalk
+
+router = APIRouter(prefix="/agentos/v1", tags=["agentos"])
+Json = dict[str, Any]
+_PING_SECONDS = 15.0
+
+
+async def _record(service: Service, agent: str) -> AgentRecord:
+    """The agent with this name or id."""
+
+    record: AgentRecord | None = await service.store.read(lambda tx: tx.agent_named(agent) or tx.agent(agent))
+    if record is None:
+        raise NotFound(f"there is no agent {agent!r}; GET /agentos/v1/agents lists them")
+    return record
+
+
+async def _talk(service: Service, agent: str) -> HomeTalk:
+    record = await _record(service, agent)
+    return HomeTalk(service.runtime, record.name, service.runtime.attach(record))
+
+
+async def _details(service: Service, record: AgentRecord) -> Json:
+    limits = service.runtime.default_limits
+    found = await service.store.read(lambda tx: values.agent_details(tx, record, limits))
+    return {**found, "answers": service.runtime.llm(record.model).name}
+
+
+@router.get("/agents")
+async def agents(serving: Serving) -> Response:
+    """Every agent, by name."""
+    return answer(await serving.store.read(lambda tx: [values.agent_value(tx, a) for a in tx.agents()]))
+
+
+class NewAgent(BaseModel):
+    """An agent to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    persona: str = "assistant"
+    model: str | None = None
+
+
+@router.post("/agents")
+async def create(body: NewAgent, serving: Serving) -> Response:
+    """A new agent of a persona; 409 when the name is taken."""
+    record = await serving.runtime.create_agent(body.name, persona=body.persona, model=body.model)
+    return answer(await _details(serving, record))
+
+
+@router.get("/agents/{agent}")
+async def show(agent: str, serving: Serving) -> Response:
+    """One agent in full, by name or id."""
+    return answer(await _details(serving, await _record(serving, agent)))
+
+
+@router.get("/agents/{agent}/status")
+async def status(agent: str, serving: Serving) -> Response:
+    """How full the context is, the labels of the blocks, the names of the agents."""
+    return answer(await (await _talk(serving, agent)).status())
+
+
+@router.get("/agents/{agent}/memory")
+async def memory(agent: str, serving: Serving, label: str | None = None) -> Response:
+    """Core memory, or one block of it."""
+    return answer(await (await _talk(serving, agent)).memory(label))
+
+
+@router.get("/agents/{agent}/context")
+async def context(agent: str, serving: Serving) -> Response:
+    """What fills the window, page-out receipts, the cache ledger."""
+    return answer(await (await _talk(serving, agent)).context())
+
+
+@router.get("/agents/{agent}/search")
+async def search(
+    agent: str,
+    serving: Serving,
+    query: Annotated[str, Query(min_length=1, max_length=10_000)],
+    scope: Annotated[Literal["archival", "recall"], Query(alias="in")] = "archival",
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Response:
+    """Hybrid search of archival memory or of past messages."""
+    return answer(await (await _talk(serving, agent)).search(query, scope, limit))
+
+
+@router.get("/agents/{agent}/history")
+async def history(
+    agent: str, serving: Serving, limit: Annotated[int, Query(ge=1, le=1000)] = 50, label: str | None = None
+) -> Response:
+    """The journal, newest first."""
+    record = await _record(serving, agent)
+    return answer(await serving.store.read(lambda tx: values.history_value(tx, record.id, limit, label)))
+
+
+@router.get("/agents/{agent}/why")
+async def why(agent: str, serving: Serving, what: Annotated[str, Query(min_length=1, max_length=10_000)]) -> Response:
+    """Where a memory came from: one chain for each memory that was found."""
+    record = await _record(serving, agent)
+    return answer([values.chain_value(chain) for chain in await curate.why(serving.store, record.id, what)])
+
+
+class Undo(BaseModel):
+    """Which event to take back; none named: the last one."""
+
+    event_id: int | None = Field(None, ge=1)
+
+
+@router.post("/agents/{agent}/undo")
+async def undo(agent: str, serving: Serving, body: Undo | None = None) -> Response:
+    """Take back one memory event."""
+    return answer(await (await _talk(serving, agent)).undo(body.event_id if body else None))
+
+
+@router.get("/agents/{agent}/usage")
+async def usage(agent: str, serving: Serving) -> Response:
+    """Tokens and cost of all the agent's turns."""
+    return answer(await (await _talk(serving, agent)).usage())
+
+
+@router.post("/agents/{agent}/new")
+async def new_conversation(agent: str, serving: Serving) -> Response:
+    """Empty the message queue; memory stays."""
+    await (await _talk(serving, agent)).new_conversation()
+    return answer({"ok": True})
+
+
+class Turn(BaseModel):
+    """What a user says."""
+
+    text: str
+    otid: str | None = Field(None, max_length=200)
+
+
+@router.post("/agents/{agent}/turns")
+async def turn(agent: str, body: Turn, serving: Serving) -> Response:
+    """A turn as the stream of its events, as `--output-format stream-json` prints them; its result is the last."""
+    record = await _record(serving, agent)
+    serving.refuse_while_stopping()
+    with ExitStack() as stack:
+        queue = stack.enter_context(serving.dispatcher.listen(record.id))  # before there is anything to hear
+        item = await serving.dispatcher.accept(record.id, [body.text], otid=body.otid or str(uuid.uuid4()))
+        return _stream(_turn(serving, item, queue, stack.pop_all()))
+
+
+async def _turn(
+    service: Service, item: InboxItem, queue: asyncio.Queue[Event], listening: ExitStack
+) -> AsyncGenerator[Event, None]:
+    """The events of an input's turn and of what is due before it."""
+    with listening:
+        while True:
+            try:
+                event = await asyncio.wait_for(queue.get(), service.dispatcher.patience(item.agent_id, _PING_SECONDS))
+            except TimeoutError:
+                if (result := await service.dispatcher.result(item, 0.0)) is None:
+                    continue
+                event = TurnEnded(result, item.id, run_id=result.run_id)  # run by another process, or long ago
+            yield event
+            if isinstance(event, TurnEnded) and event.inbox_id == item.id:
+                return
+
+
+@router.get("/agents/{agent}/events")
+async def events(agent: str, serving: Serving) -> Response:
+    """All that the agent does from now on, as it happens."""
+    record = await _record(serving, agent)
+
+    async def follow() -> AsyncGenerator[Event, None]:
+        with serving.dispatcher.listen(record.id) as queue:
+            while not serving.dispatcher.stopping:
+                yield await queue.get()
+
+    return _stream(follow())
+
+
+@router.post("/agents/{agent}/compact")
+async def compact(agent: str, serving: Serving) -> Response:
+    """Page out now, as the stream of its events."""
+    return _stream((await _talk(serving, agent)).compact())
+
+
+def _stream(source: AsyncGenerator[Event, None]) -> Response:
+    return StreamingResponse(_sse(source), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _sse(source: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    """Events as server-sent events; a comment now and then shows that the server is there."""
+    yield b": begin\n\n"
+    async with aclosing(source):
+        following = asyncio.ensure_future(anext(source, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait([following], timeout=_PING_SECONDS)
+                if not done:
+                    yield b": still there\n\n"
+                    continue
+                event = following.result()
+                if event is None:
+                    return
+                yield b"data: " + dumps(event.as_json()) + b"\n\n"
+                following = asyncio.ensure_future(anext(source, None))
+        finally:
+            following.cancel()
+            await asyncio.wait([following])

@@ -1,0 +1,215 @@
+"""What a person at a chat asks of one agent, as plain JSON values and events: here of an open home.
+
+`agentos.cli.remote` asks the same of a server.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Literal, Protocol, get_args
+
+from agentos import curate, values
+from agentos.actions.saved import require_agent
+from agentos.agent import Agent
+from agentos.errors import AgentOSError, UsageError
+from agentos.events import Event
+from agentos.memory import core
+from agentos.protocols import SearchQuery
+from agentos.runtime import Runtime
+
+Json = dict[str, Any]
+Scope = Literal["archival", "recall"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
+class Talk(Protocol):
+    """One person and one agent. Every method may raise an `AgentOSError` whose text is for the person."""
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where the agent lives: a folder or a URL."""
+        ...
+
+    def send(self, text: str) -> AsyncGenerator[Event, None]:
+        """A turn: its events, and those of what was due before it; `TurnEnded` of this turn is the last."""
+        ...
+
+    async def news(self, *, unfinished: bool = False) -> AsyncGenerator[Event, None] | None:
+        """The events of turns that nobody asked for here, such as a timer's; None when there are none.
+
+        `unfinished`: also those of a turn that broke off before.
+        """
+        ...
+
+    def compact(self) -> AsyncGenerator[Event, None]:
+        """Page out now."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop the turn that runs."""
+        ...
+
+    async def status(self) -> Json:
+        """{"fill_percent" (None: unknown), "labels", "agents"}: for the status line and completion."""
+        ...
+
+    async def last_used(self) -> str | None:
+        """When the agent last answered, in local time."""
+        ...
+
+    async def memory(self, label: str | None = None) -> Json:
+        """`values.memory_value`."""
+        ...
+
+    async def context(self) -> Json:
+        """`values.context_value`."""
+        ...
+
+    async def search(self, text: str, scope: Scope, limit: int) -> list[Json]:
+        """`values.hit_value` of each hit."""
+        ...
+
+    async def undo(self, event_id: int | None = None) -> Json:
+        """{"event_id", "action", "changes"} of what was taken back."""
+        ...
+
+    async def usage(self) -> Json:
+        """`values.usage_value` of all turns of the agent."""
+        ...
+
+    async def agents(self) -> Sequence[Json]:
+        """`values.agent_value` of every agent."""
+        ...
+
+    async def new_conversation(self) -> None:
+        """Empty the message queue; memory stays."""
+        ...
+
+    async def use_model(self, name: str) -> None:
+        """Let another model answer in this chat."""
+        ...
+
+    async def switch(self, name: str) -> None:
+        """Talk with another agent that exists."""
+        ...
+
+
+class HomeTalk:
+    """`Talk` with an agent of an open home; `model` holds for this chat only."""
+
+    def __init__(self, runtime: Runtime, name: str, agent: Agent, model: str | None = None) -> None:
+        self.runtime, self.agent = runtime, agent
+        self._name, self._model = name, model
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self._name
+
+    @property
+    def place(self) -> str:
+        """The home's folder."""
+        return str(self.runtime.home)
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self.agent.parts.llm.name
+
+    def send(self, text: str) -> AsyncGenerator[Event, None]:
+        """Save and run."""
+        return self.agent.send(text)
+
+    async def news(self, *, unfinished: bool = False) -> AsyncGenerator[Event, None] | None:
+        """What is due by the clock or was left behind."""
+        agent_id, now = self.agent.id, self.runtime.clock.now()
+
+        def due(tx: Any) -> bool:
+            left = unfinished and tx.unfinished_run(agent_id) is not None
+            return left or bool(tx.timers(agent_id, due_by=now)) or tx.waiting(agent_id) is not None
+
+        return self.agent.run() if await self.runtime.store.read(due) else None
+
+    def compact(self) -> AsyncGenerator[Event, None]:
+        """Page out all but the newest exchange."""
+        return self.agent.compact()
+
+    def cancel(self) -> None:
+        """Stop at the next saved point."""
+        self.agent.cancel()
+
+    async def status(self) -> Json:
+        """Measured anew; a model that cannot be loaded leaves the measure out."""
+        try:
+            await asyncio.to_thread(lambda: self.agent.parts.llm.context_window)  # may load a library
+        except AgentOSError:  # the next turn tells what is wrong with the model
+            return await self._status(None)
+        turn = await self.agent.turn()
+        return await self._status(values.fill_percent(turn))
+
+    async def _status(self, fill_percent: int | None) -> Json:
+        agent_id = self.agent.id
+
+        def work(tx: Any) -> Json:
+            labels, names = [b.label for b in tx.blocks(agent_id)], [a.name for a in tx.agents()]
+            return {"fill_percent": fill_percent, "labels": labels, "agents": names}
+
+        return await self.runtime.store.read(work)
+
+    async def last_used(self) -> str | None:
+        """By its last step."""
+        record = await self.runtime.store.read(lambda tx: require_agent(tx, self.agent.id))
+        return values.local(record.last_step_at)
+
+    async def memory(self, label: str | None = None) -> Json:
+        """Core memory, or one block of it."""
+        agent_id = self.agent.id
+        return await self.runtime.store.read(lambda tx: values.memory_value(tx, require_agent(tx, agent_id), label))
+
+    async def context(self) -> Json:
+        """What fills the window."""
+        return await values.context_value(self.runtime, await self.agent.turn())
+
+    async def search(self, text: str, scope: Scope, limit: int) -> list[Json]:
+        """Hybrid search."""
+        query = SearchQuery(text, scope, limit=limit, now=self.runtime.clock.now())
+        return [values.hit_value(hit) for hit in await self.runtime.search(self.agent.id, query)]
+
+    async def undo(self, event_id: int | None = None) -> Json:
+        """Take back one memory event, the last where none is named."""
+        undone = await curate.undo(self.runtime.store, self.runtime.clock, await self.agent.turn(), event_id)
+        changes = core.changed_lines(undone.before, undone.after)
+        return {"event_id": undone.event_id, "action": undone.action, "changes": changes}
+
+    async def usage(self) -> Json:
+        """Tokens and cost so far."""
+        return await self.runtime.store.read(lambda tx: values.usage_value(tx.usage(self.agent.id)))
+
+    async def agents(self) -> list[Json]:
+        """Every agent of the home."""
+        return await self.runtime.store.read(lambda tx: [values.agent_value(tx, a) for a in tx.agents()])
+
+    async def new_conversation(self) -> None:
+        """Empty the queue."""
+        await self.agent.new_conversation()
+
+    async def use_model(self, name: str) -> None:
+        """For this chat only."""
+        agent = await self.runtime.agent(self._name, model=name)
+        await asyncio.to_thread(lambda: agent.parts.llm.context_window)  # an unknown model is told now
+        self.agent, self._model = agent, name
+
+    async def switch(self, name: str) -> None:
+        """Another agent of the home."""
+        if await self.runtime.store.read(lambda tx: tx.agent_named(name)) is None:
+            raise UsageError(f"there is no agent {name!r}; /resume lists them")
+        self.agent, self._name = await self.runtime.agent(name, model=self._model), name
