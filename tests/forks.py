@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,15 @@ class Forks:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, args: list[str], stdin: str, env: dict[str, str], cwd: Path) -> "subprocess.CompletedProcess[str]":
-        """As `subprocess.run` would, with output and errors as text."""
+    def run(
+        self,
+        args: list[str],
+        stdin: str,
+        env: dict[str, str],
+        cwd: Path,
+        meanwhile: Callable[[int], None] = lambda pid: None,
+    ) -> "subprocess.CompletedProcess[str]":
+        """As `subprocess.run` would, with output and errors as text; `meanwhile` is given the id of the process."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         with tempfile.TemporaryDirectory() as folder:
@@ -32,6 +40,7 @@ class Forks:
             order = {"args": args, "env": env, "cwd": str(cwd), "files": list(map(str, files))}
             self._server.stdin.write(json.dumps(order) + "\n")
             self._server.stdin.flush()
+            meanwhile(int(self._server.stdout.readline()))
             code = int(self._server.stdout.readline())
             out, err = (file.read_bytes().decode() for file in files[1:])
         return subprocess.CompletedProcess(args, code, out, err)
@@ -45,11 +54,16 @@ def _serve() -> None:
     import agentos.cli.app
     import agentos.runtime
     import agentos.store.migrations  # noqa: F401
+    from agentos.llm.litellm import load_litellm
 
     for line in sys.stdin:
+        order = json.loads(line)
+        if order["env"].get("AGENTOS_MODEL") == "fake":
+            load_litellm()  # takes seconds to load
         child = os.fork()
         if child == 0:
-            _become(json.loads(line))
+            _become(order)
+        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

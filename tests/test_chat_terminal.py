@@ -4,7 +4,6 @@ import json
 import os
 import sqlite3
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pyte
 import pytest
 
 from agentos.testing.fake_openai import Body, FakeOpenAI, FakeReply
+from forks import Forks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty:DeprecationWarning")  # the child calls exec at once
 
@@ -219,7 +219,7 @@ def replies(body: Body) -> FakeReply:
     return FakeReply(text=REPLY, chunk_chars=11)
 
 
-def test_a_long_reply_a_cancelled_turn_and_a_failing_provider(tmp_path: Path) -> None:
+def test_a_long_reply_a_cancelled_turn_and_a_failing_provider(tmp_path: Path, forks: Forks) -> None:
     home = tmp_path / "home"
     with FakeOpenAI(replies) as server, chatting(home, AGENTOS_MODEL="fake", AGENTOS_API_BASE=server.url) as chat:
         chat.wait_line("", 1)
@@ -249,10 +249,8 @@ def test_a_long_reply_a_cancelled_turn_and_a_failing_provider(tmp_path: Path) ->
         assert chat.exit_code() == 0
         assert "Traceback" not in chat.text()
 
-    listed = subprocess.run(
-        [sys.executable, "-m", "agentos", "agents", "list", "--json"], capture_output=True, check=True,
-        env={**os.environ, "AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline"},
-    )  # fmt: skip
+    env = {**os.environ, "AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline"}
+    listed = forks.run(["agents", "list", "--json"], "", env, tmp_path)
     (agent,) = json.loads(listed.stdout)
     assert agent["unfinished_run"] is None
     assert agent["messages"] >= 4

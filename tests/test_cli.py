@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,13 @@ class Cli:
         self.env = {**os.environ, "AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline", **env}
 
     def __call__(
-        self, *args: str, stdin: str = "", env: dict[str, str] | None = None
+        self,
+        *args: str,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
+        meanwhile: Callable[[int], None] = lambda pid: None,
     ) -> subprocess.CompletedProcess[str]:
-        return self.forks.run([*args], stdin, {**self.env, **(env or {})}, self.home.parent)
+        return self.forks.run([*args], stdin, {**self.env, **(env or {})}, self.home.parent, meanwhile)
 
     def started(self, *args: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         """The same by a Python that starts anew."""
@@ -373,19 +378,15 @@ def test_a_terminated_turn_goes_on_at_the_next_start_and_failures_have_their_cod
     hanging.clear()
     with FakeOpenAI(hold) as server:
         env = {"AGENTOS_MODEL": "fake", "AGENTOS_API_BASE": server.url}
-        first = subprocess.Popen(
-            [*COMMAND, "chat", "-p", "hang"],
-            env={**cli.env, **env},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        deadline = time.monotonic() + 60
-        while not hanging and time.monotonic() < deadline:
-            time.sleep(0.05)
-        first.send_signal(signal.SIGTERM)
-        _, complaint = first.communicate(timeout=60)
-        assert (first.returncode, complaint) == (143, "")
+
+        def terminate(pid: int) -> None:
+            deadline = time.monotonic() + 60
+            while not hanging and time.monotonic() < deadline:
+                time.sleep(0.05)
+            os.kill(pid, signal.SIGTERM)
+
+        first = cli("chat", "-p", "hang", env=env, meanwhile=terminate)
+        assert (first.returncode, first.stderr) == (143, "")
 
         done = cli(
             "chat", "--output-format", "stream-json", "--max-steps", "2", stdin="go on\nfail\nsearch\n", env=env
@@ -408,17 +409,15 @@ def test_ctrl_c_ends_piped_input_and_a_retry_is_told(cli: Cli) -> None:
         return faults.pop(0) if faults else FakeReply(text="fine")
 
     with FakeOpenAI(handler) as server:
-        env = {**cli.env, "AGENTOS_MODEL": "fake", "AGENTOS_API_BASE": server.url}
-        pipe = subprocess.PIPE
-        chat = subprocess.Popen([*COMMAND, "chat"], env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        assert chat.stdin is not None
-        chat.stdin.write("one\ntwo\n")
-        chat.stdin.flush()
-        assert asked.wait(60)
-        chat.send_signal(signal.SIGINT)
-        out, complaints = chat.communicate(timeout=60)
-        assert (chat.returncode, out) == (130, "")
-        assert complaints == (
+        env = {"AGENTOS_MODEL": "fake", "AGENTOS_API_BASE": server.url}
+
+        def interrupt(pid: int) -> None:
+            assert asked.wait(60)
+            os.kill(pid, signal.SIGINT)
+
+        done = cli("chat", stdin="one\ntwo\n", env=env, meanwhile=interrupt)
+        assert (done.returncode, done.stdout) == (130, "")
+        assert done.stderr == (
             "agentos: trying again at once: fake failed (500): fake error 500\n"
             "agentos: cancelled; what was saved stays\n"
         )

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from forks import Forks
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -81,9 +84,11 @@ def test_python_in_the_readme_runs(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", blocks(ROOT / "README.md", "console"))
-def test_commands_in_the_readme_run(code: str, tmp_path: Path) -> None:
+def test_commands_in_the_readme_run(code: str, tmp_path: Path, forks: Forks) -> None:
     for command in re.findall(r"^\$ (.*)$", code, re.MULTILINE):
-        done = run(["bash", "-c", command], tmp_path, ROOT)
+        before, _, arguments = command.rpartition("agentos ")
+        typed = subprocess.check_output(["bash", "-c", before.removesuffix("| ")], text=True)
+        done = forks.run(shlex.split(arguments), typed, environment(tmp_path), ROOT)
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
 

@@ -4,9 +4,8 @@ import gzip
 import json
 import os
 import re
+import runpy
 import signal
-import subprocess
-import sys
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -340,10 +339,6 @@ def test_the_page_holds_the_tables_and_escapes_what_files_say() -> None:
 # --- bad input, and the command --------------------------------------------------------------------------------------
 
 
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "agentos", "eval", *args]
-
-
 def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "AGENTOS_HOME": str(home)}
 
@@ -354,6 +349,15 @@ def test_the_command_prints_saves_and_compares(tmp_path: Path, forks: Forks) -> 
     done = forks.run(arguments, "", environment(home), tmp_path)
     assert (done.returncode, json.loads(done.stdout)["suite"]) == (0, "longmemeval"), done
     assert "--model has no part in it" in done.stderr
+
+
+def test_the_line_to_beat_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = runpy.run_path(str(Path(__file__).parent.parent / "bench/plain_full_text.py"))["main"]
+    main("locomo", locomo_file(tmp_path / "talk.json.gz"))
+    main("longmemeval", longmemeval_file(tmp_path / "chats.json"))
+    printed = capsys.readouterr().out
+    assert re.search(r"^single-hop +recall@10 +n +1  1\.000$", printed, re.MULTILINE)
+    assert re.search(r"^knowledge-update +new above stale, newest first +n +1  1\.000$", printed, re.MULTILINE)
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,18 +445,19 @@ def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path: Path, forks: Forks
         assert "Traceback" not in done.stderr, done
 
 
-def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path, forks: Forks) -> None:
     home, file = tmp_path / "home", core_memory_file(tmp_path / "rows.jsonl", rows=200)
-    args = command("core-memory", "--data", str(file))
-    process = subprocess.Popen(args, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
-        if any(path.stat().st_size for path in home.glob("evals/*.jsonl")):
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert "of 400 are kept; the same command goes on there" in error
+
+    def interrupt(pid: int) -> None:
+        for _ in range(600):
+            if any(path.stat().st_size for path in home.glob("evals/*.jsonl")):
+                break
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGINT)
+
+    done = forks.run(["eval", "core-memory", "--data", str(file)], "", environment(home), tmp_path, interrupt)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "of 400 are kept; the same command goes on there" in done.stderr
     kept = Evaluation(SUITES["core-memory"], file, Settings(home=home)).outcomes
     assert kept.keys() == {str(n) for n in range(1, len(kept) + 1)}
     assert 0 < len(kept) < 400

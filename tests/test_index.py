@@ -50,9 +50,23 @@ async def opened(place: Path, fingerprint: str = "test:32", **options: Any) -> A
         await index.close()
 
 
-async def fill(place: Path, count: int) -> None:
-    async with opened(place) as index:
-        await index.upsert(AGENT, list(range(count)), random_vectors(count))
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with 1,500 vectors in its index."""
+    home = tmp_path_factory.mktemp("filled") / "home"
+
+    async def fill() -> None:
+        async with opened(home / "chroma") as index:
+            await index.upsert(AGENT, list(range(1500)), random_vectors(1500))
+
+    asyncio.run(fill())
+    return home
+
+
+@pytest.fixture
+def filled_place(filled: Path, place: Path) -> Path:
+    shutil.copytree(filled, place.parent)
+    return place
 
 
 def child_of(index: ChromaIndex) -> int:
@@ -112,15 +126,14 @@ async def test_directory_is_private_and_holds_no_files_of_dropped_collections(pl
     assert mode(place) == 0o700
 
 
-async def test_vectors_of_another_embedder_are_never_searched(place: Path) -> None:
-    await fill(place, 5)
-    async with opened(place, "other:16") as other:
+async def test_vectors_of_another_embedder_are_never_searched(filled_place: Path) -> None:
+    async with opened(filled_place, "other:16") as other:
         assert await other.query(AGENT, random_vectors(1, 16)[0], 3) == []
         await other.upsert(AGENT, [1], random_vectors(1, 16))
         await other.upsert("agent-gone", [1], random_vectors(1, 16))
         assert await other.prune([AGENT]) == 2  # the old embedder's, and that of an agent that is no more
         assert await other.count(AGENT) == 1
-    async with opened(place) as index:
+    async with opened(filled_place) as index:
         assert await index.count(AGENT) == 0
 
 
@@ -211,20 +224,18 @@ async def test_after_a_refusal_it_rests(place: Path) -> None:
             await owner.close()  # the second time it is not even tried
 
 
-async def test_missing_segment_loses_vectors_silently(place: Path) -> None:
+async def test_missing_segment_loses_vectors_silently(filled_place: Path) -> None:
     """Why `IndexSync.verify` looks for stored vectors: the count alone says nothing."""
-    await fill(place, 1500)
-    for folder in segments(place):
+    for folder in segments(filled_place):
         shutil.rmtree(folder)
-    async with opened(place) as index:
+    async with opened(filled_place) as index:
         assert await index.count(AGENT) == 1500
         assert await index.query(AGENT, random_vectors(1500)[3], 1) != [(3, pytest.approx(1.0))]
 
 
-async def test_unreadable_segment_is_one_collections_damage(place: Path) -> None:
-    await fill(place, 1500)
-    (segments(place)[0] / "header.bin").unlink()
-    async with opened(place) as index:
+async def test_unreadable_segment_is_one_collections_damage(filled_place: Path) -> None:
+    (segments(filled_place)[0] / "header.bin").unlink()
+    async with opened(filled_place) as index:
         await index.upsert("agent-well", [1], random_vectors(1))
         with pytest.raises(CollectionDamaged):
             await index.query(AGENT, random_vectors(1)[0], 1)
@@ -238,8 +249,8 @@ def garbage(place: Path) -> None:
     (place / DATABASE).write_bytes(b"not a database " * 500)
 
 
-async def test_damaged_directory_is_set_aside_in_place_of_an_older_one(place: Path) -> None:
-    await fill(place, 1200)
+async def test_damaged_directory_is_set_aside_in_place_of_an_older_one(filled_place: Path) -> None:
+    place = filled_place
     garbage(place)
     os.makedirs(f"{place}.broken-20200101-000000/old")
     async with opened(place) as index:

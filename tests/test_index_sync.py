@@ -1,7 +1,9 @@
 """The index follows SQL: drained, verified, healed, rebuilt; whatever fails leaves the rows for later."""
 
+import asyncio
+import copy
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -356,16 +358,23 @@ async def test_fresh_reindex_builds_all_anew(source: MemorySource, index: ExactI
 # the same on a real Chroma
 
 
-@pytest.fixture
-async def chroma(tmp_path: Path) -> AsyncIterator[ChromaIndex]:
-    index = ChromaIndex(tmp_path / "chroma", None, "hash:64", rest_seconds=0.01)
-    yield index
-    await index.close()
+def chroma_at(place: Path) -> ChromaIndex:
+    return ChromaIndex(place, None, "hash:64", rest_seconds=0.01)
 
 
-async def reopened(chroma: ChromaIndex) -> ChromaIndex:
-    await chroma.close()
-    return ChromaIndex(Path(chroma._where["path"] or ""), None, "hash:64", rest_seconds=0.01)
+@pytest.fixture(scope="module")
+def drained(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemorySource, Path]:
+    """1,500 passages of Ada's, and the folder of the index that holds them."""
+    source, place = MemorySource(), tmp_path_factory.mktemp("drained") / "chroma"
+    write(source, ADA, 1500)
+
+    async def drain() -> None:
+        chroma = chroma_at(place)
+        assert (await IndexSync(source, chroma, HashEmbedder()).drain()).problem is None
+        await chroma.close()
+
+    asyncio.run(drain())
+    return source, place
 
 
 def lose_segments(place: Path) -> None:
@@ -389,12 +398,12 @@ def write_garbage(place: Path) -> None:
 
 @pytest.mark.parametrize("damage", [lose_segments, lose_header, lose_database, write_garbage])
 async def test_chroma_is_rebuilt_after_damage(
-    source: MemorySource, chroma: ChromaIndex, tmp_path: Path, damage
-) -> None:  # type: ignore[no-untyped-def]
-    ids = write(source, ADA, 1500)
-    assert (await IndexSync(source, chroma, HashEmbedder()).drain()).problem is None
-    chroma = await reopened(chroma)
-    damage(tmp_path / "chroma")
+    drained: tuple[MemorySource, Path], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    source = copy.deepcopy(drained[0])
+    ids = list(source.passages)
+    damage(shutil.copytree(drained[1], tmp_path / "chroma"))
+    chroma = chroma_at(tmp_path / "chroma")
     sync = IndexSync(source, chroma, HashEmbedder())
     try:
         with pytest.raises(IndexUnavailable):

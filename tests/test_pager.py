@@ -1,6 +1,6 @@
 """The pager: whole exchanges leave, nothing that left is lost, and no request is too long or invalid.
 
-Cases: 4 properties of the pure functions with 2,400 each and one with 500, and 200 whole sessions of up to six
+Cases: 3 properties of the pure functions with 2,400 each and two with 1,500, and 100 whole sessions of up to six
 turns, each of which checks every request it sends: 10,300 cases.
 """
 
@@ -124,7 +124,7 @@ def test_what_stays_is_a_valid_request(queue: list[Message], room: int, budget: 
     assert [m["role"] for m in messages[:1]] == ["system"]
 
 
-@settings(max_examples=2400)
+@settings(max_examples=1500)
 @given(queue=queues(), budget=st.integers(60, 800))
 def test_an_entry_keeps_its_budget_and_names_what_it_covers(queue: list[Message], budget: int) -> None:
     text = pager.entry_text(queue, budget, count)
@@ -154,7 +154,7 @@ def test_clipped_text_fits_and_is_cut_no_shorter_than_it_must(text: str, room: i
     assert count(text[:shown]) >= room // 4 or shown >= 4 * room
 
 
-@settings(max_examples=500)
+@settings(max_examples=1500)
 @given(sizes=st.lists(st.integers(1, 500), min_size=1, max_size=12), room=st.integers(1, 1500))
 def test_the_oldest_entries_leave_a_full_summary(sizes: list[int], room: int) -> None:
     entries = [
@@ -367,10 +367,10 @@ async def check_nothing_is_lost(home: Home, agent: Agent, provider: Provider) ->
 
 @pytest.mark.parametrize("shard", range(4))
 def test_no_session_loses_anything_or_sends_what_does_not_fit(shard: int) -> None:
-    """50 sessions a shard."""
+    """25 sessions a shard."""
 
     @seed(shard)
-    @settings(max_examples=50, derandomize=False, database=None, phases=[Phase.generate])  # a shrink takes minutes
+    @settings(max_examples=25, derandomize=False, database=None, phases=[Phase.generate])  # a shrink takes minutes
     @given(plan=PLANS)
     def sessions(plan: Plan) -> None:
         asyncio.run(live(plan))

@@ -120,7 +120,7 @@ async def act(home: Home, agent: Agent, action: str, number: int) -> None:
         await collect(agent, f"message {number}")
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(session=SESSIONS, window=st.sampled_from([8000, 16_000]))
 def test_the_prompt_only_grows(session: list[tuple[str, list[str]]], window: int) -> None:
     async def live() -> None:

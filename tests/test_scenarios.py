@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import AsyncGenerator, Callable
@@ -37,6 +35,7 @@ from agentos.testing import FunctionLLM, say
 from agentos.testing.fake_openai import FakeOpenAI, FakeReply
 from agentos.testing.fake_openai import call as tool_call
 from agentos.tools.toolset import Toolset
+from forks import Forks
 
 ROOT = Path(__file__).parent.parent
 PERSONAS = ROOT / "personas"
@@ -561,6 +560,12 @@ def test_what_cannot_be_played_or_judged_loses_nothing_else(folder: Path, agento
     assert (code, len(kept)) == (0, 2)
 
 
+async def test_a_persona_of_ones_own_needs_its_folder_in_python() -> None:
+    scenario = Scenario.model_validate({"name": "x", "persona": "nobody", "turns": [{"user": "hi"}]})
+    with pytest.raises(ConfigError, match=r"support, tutor\. Your own need `personas`, their folder"):
+        await play(scenario)
+
+
 def test_a_persona_in_the_users_own_folder_is_found(folder: Path, agentos: Agentos) -> None:
     shutil.copytree(PERSONAS / "tutor", folder / "home" / "personas" / "mine")
     (folder / "own.scenario.yaml").write_text("name: x\npersona: mine\nturns:\n  - user: hi\n")
@@ -576,41 +581,55 @@ def test_a_live_model_takes_the_place_of_the_scenarios_own(agentos: Agentos, mon
     assert re.search(r"good +assistant +fake +2/2", out)
 
 
-def test_an_interrupted_run_shows_and_keeps_what_was_played(folder: Path) -> None:
-    command = [sys.executable, "-m", "agentos", "test", "good.scenario.yaml", "--repeat", "500"]
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    until = time.monotonic() + 60
-    while not list(folder.glob("home/trajectories/*-2.jsonl")) and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in err
-    assert re.search(r"(\d+)/\1 \(\d+% to 100%\)", out)
+def test_an_interrupted_run_shows_and_keeps_what_was_played(folder: Path, forks: Forks) -> None:
+    def interrupt(pid: int) -> None:
+        until = time.monotonic() + 60
+        while not list(folder.glob("home/trajectories/*-2.jsonl")) and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGINT)
+
+    done = forks.run(["test", "good.scenario.yaml", "--repeat", "500"], "", environment(folder), folder, interrupt)
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert re.search(r"(\d+)/\1 \(\d+% to 100%\)", done.stdout)
 
 
 # pytest
 
 
-def test_under_pytest_each_scenario_is_a_test(folder: Path) -> None:
+@pytest.fixture
+def under_pytest(agentos: Agentos, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A run of pytest in the folder with these options: its exit code."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return lambda *options: int(pytest.main(["-p", "agentos.scenarios.pytest_plugin", "--rootdir", ".", *options]))
+
+
+def test_under_pytest_each_scenario_is_a_test(
+    folder: Path, under_pytest: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "typo.scenario.yaml").write_text("name: x\nturns:\n  - usr: hi\n")
     (folder / "other.scenario.yaml").write_text(GOOD)
-    options = ["-p", "agentos.scenarios.pytest_plugin", "--rootdir", str(folder), "-k", "not other"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options, "--junit-xml", "junit.xml"], cwd=folder,
-        env=environment(folder) | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout
-    assert "2 failed, 1 passed, 1 deselected" in done.stdout
-    assert "expected: block human contains 'Oslo'" in done.stdout
-    assert "typo.scenario.yaml:3: there is no 'usr' here; did you mean 'user'?" in done.stdout
-    assert "Traceback" not in done.stdout
+    code = under_pytest("-k", "not other", "--junit-xml", "junit.xml")
+    out = capsys.readouterr().out
+    assert code == 1, out
+    assert "2 failed, 1 passed, 1 deselected" in out
+    assert "expected: block human contains 'Oslo'" in out
+    assert "typo.scenario.yaml:3: there is no 'usr' here; did you mean 'user'?" in out
+    assert "Traceback" not in out
     assert 'name="bad"' in (folder / "junit.xml").read_text()
-    kept = re.search(r"The trajectory is in (\S+)", done.stdout)
+    kept = re.search(r"The trajectory is in (\S+)", out)
     assert kept is not None
     assert load_trajectory(Path(kept[1])).name == "bad"
+
+
+def test_under_pytest_a_run_is_saved_before_it_is_judged(
+    folder: Path, under_pytest: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "good.scenario.yaml").write_text(GOOD.replace("expect: {", "expect: {judge: it is polite, "))
+    assert under_pytest("good.scenario.yaml", "--agentos-judge", "gpt-of-nobody") == 1
+    assert "'gpt-of-nobody' names no known provider" in capsys.readouterr().out
+    (kept,) = folder.glob(".pytest_cache/d/agentos-trajectories/*.jsonl")
+    assert load_trajectory(kept).turns[0].reply
 
 
 def test_the_package_names_its_pytest_plugin() -> None:

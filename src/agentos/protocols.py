@@ -226,7 +226,7 @@ class Hit:
     text: str
     created_at: datetime
     score: float
-    """Fused reciprocal ranks; comparable within one search only."""
+    """Higher is better, comparable within one search only; what holds an identifier of the query is above all else."""
     why: str
     """`lexical`, `vector`, `both`, `identifier`, or of a message also `nearby`: the talk around it holds the words."""
     role: str | None = None

@@ -1,6 +1,7 @@
 """Pytest collects `*.scenario.yaml`: each scenario is a test. What a test needs is imported when one runs."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "ScenarioF
 
 
 def _play(config: pytest.Config, path: Path) -> "Outcome":
-    """One run of the scenario in a file; each is played once in a session."""
+    """One run of the scenario in a file, saved before it is judged; each is played once in a session."""
     from agentos.scenarios.judge import judge
     from agentos.scenarios.load import load_scenario, persona_folder
     from agentos.scenarios.outcome import AS_WRITTEN, Outcome
@@ -44,8 +45,13 @@ def _play(config: pytest.Config, path: Path) -> "Outcome":
     settings = load_settings()
     personas = persona_folder(path) or settings.personas or settings.home / "personas"
     trajectory = asyncio.run(play(scenario, path=str(path), personas=personas, model=model))
+    saved = _file(config, path)
+    if saved:
+        trajectory.save(saved)
     if judging:
         asyncio.run(judge(scenario, trajectory, judging))
+        if saved:
+            trajectory.save(saved)
     outcome = played[path] = Outcome(path, scenario, model or AS_WRITTEN, trajectory.embedding)
     outcome.add(trajectory, path)
     return outcome
@@ -57,6 +63,16 @@ def _judge(config: pytest.Config) -> Any:
 
     model = config.getoption("--agentos-judge")
     return Runtime(load_settings(model=model)).llm(model) if model else None
+
+
+def _file(config: pytest.Config, path: Path) -> Path | None:
+    """Where the trajectory of a scenario goes; None where pytest keeps no cache."""
+    cache: Any = getattr(config, "cache", None)
+    if cache is None:
+        return None
+    folder: Path = cache.mkdir("agentos-trajectories")
+    name = os.path.relpath(path, config.rootpath).removesuffix(_SUFFIX)
+    return folder / f"{name.replace(os.sep, '-')}.jsonl"
 
 
 class ScenarioFile(pytest.File):
@@ -86,22 +102,12 @@ class ScenarioItem(_Item):
     def runtest(self) -> None:
         """Play the scenario; `Unmet` when it did not go as expected, skipped where only a judge could say."""
         outcome = _play(self.config, self.path)
-        saved = self._file()
-        if saved is not None:
-            outcome.runs[0].trajectory.save(saved)
         if outcome.failures:
+            saved = _file(self.config, self.path)
             kept = f"\nThe trajectory is in {saved}" if saved else ""
             raise Unmet("\n".join(map(str, outcome.failures)) + kept)
         if outcome.unjudged:
             pytest.skip(f"not judged: {'; '.join(outcome.unjudged)}; name a model with --agentos-judge")
-
-    def _file(self) -> Path | None:
-        """Where the trajectory goes; None where pytest keeps no cache."""
-        cache: Any = getattr(self.config, "cache", None)
-        if cache is None:
-            return None
-        folder: Path = cache.mkdir("agentos-trajectories")
-        return folder / f"{self.nodeid.replace('/', '-').replace('::', '-')}.jsonl"
 
 
 class MeasuresFile(pytest.File):

@@ -23,7 +23,7 @@ from agentos.archive.embedders import make_embedder
 from agentos.errors import AgentOSError, ConfigError, ProviderError
 from agentos.events import Event, TextDelta
 from agentos.messages import Cause, Passage, Reply
-from agentos.personas import load_persona, persona_folders
+from agentos.personas import list_personas, load_persona, persona_folders
 from agentos.protocols import LLM, Embedder, LLMRequest, SearchQuery
 from agentos.runtime import Runtime
 from agentos.scenarios.cassette import Recorded, Recording, cassette_of, recording, replaying
@@ -63,6 +63,11 @@ async def play(
     played_by = model or scenario.model
     if personas:
         load_persona(scenario.persona, persona_folders(personas))  # a fault names this folder, and none of the home's
+    elif scenario.persona not in (shipped := list_personas(persona_folders(Path())[1:])):
+        known = ", ".join(shipped)
+        raise ConfigError(
+            f"there is no persona {scenario.persona!r}; there are: {known}. Your own need `personas`, their folder"
+        )
     trajectory = Trajectory(
         name=scenario.name, path=path, persona=scenario.persona, model=played_by, embedding=embedding
     )
