@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from agentos.cli.opening import Chosen
 
 Json = dict[str, Any]
+_NO_ROUTE = "Not Found"
+"""What a web server says of a path that it does not know at all."""
 _ATTEMPTS = 5
 _AGAIN_SECONDS = 1.0
 _LISTEN_AGAIN_SECONDS = 5.0
@@ -34,14 +37,13 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
     token = settings.token or home_token(settings.home)
     if not token:
         raise ConfigError("the server's token is needed: set AGENTOS_TOKEN; the server's home holds it in server.token")
-    try:
-        client = httpx.AsyncClient(
-            base_url=f"{url}/agentos/v1/",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(60, connect=5),
-        )
-    except (httpx.InvalidURL, ValueError):
-        raise UsageError(f"{url!r} is no URL; --server wants one such as http://127.0.0.1:8283") from None
+    if re.match(r"https?://[^/\s]{2,}", url) is None:
+        raise UsageError(f"{url!r} is no URL; --server wants one such as http://127.0.0.1:8283")
+    client = httpx.AsyncClient(
+        base_url=f"{url}/agentos/v1/",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=httpx.Timeout(60, connect=5),
+    )
     async with client:
         server = _Server(client, url)
         name = chosen.agent or "default"
@@ -63,7 +65,7 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
 async def _agent(server: "_Server", name: str, chosen: "Chosen") -> Json:
     """The agent as the server tells of it; made where it is new."""
     try:
-        found = await server.get(f"agents/{quote(name, safe='')}")
+        found = await server.get(_path(name))
     except _Missing:
         new = {"name": name, "persona": chosen.persona or "assistant", "model": chosen.model}
         made: Json = await server.post("agents", new)
@@ -75,6 +77,13 @@ async def _agent(server: "_Server", name: str, chosen: "Chosen") -> Json:
             f"agent {name!r} is answered by {found['answers']}; its server decides that, leave out --model"
         )
     return dict(found)
+
+
+def _path(agent: str) -> str:
+    """Where the server tells of an agent, by name or id."""
+    if "/" in agent:
+        raise UsageError(f"an agent cannot be named {agent!r}; leave the slash out")
+    return f"agents/{quote(agent, safe='')}"
 
 
 class _Missing(UsageError):
@@ -125,6 +134,8 @@ class _Server:
         try:
             detail = str(response.json()["detail"])
         except (ValueError, KeyError, TypeError):
+            detail = _NO_ROUTE
+        if detail == _NO_ROUTE:
             raise ConfigError(f"{self.url} is no agentos server (status {response.status_code})") from None
         if response.status_code in (401, 403):
             raise ConfigError(f"{self.url} refuses: {detail}")
@@ -143,7 +154,7 @@ class RemoteTalk:
     def __init__(self, server: _Server, agent: Json) -> None:
         self._server = server
         self._agent = agent
-        self._path = f"agents/{quote(agent['id'], safe='')}"
+        self._path = _path(agent["id"])
         self._own_runs: set[str] = set()
         self._others: dict[str, list[Event]] = {}
         """Events of turns that nobody asked for here, by run."""
@@ -262,8 +273,8 @@ class RemoteTalk:
 
     async def switch(self, name: str) -> None:
         """Another agent of the server."""
-        self._agent = await self._server.get(f"agents/{quote(name, safe='')}")
-        self._path = f"agents/{quote(self._agent['id'], safe='')}"
+        self._agent = await self._server.get(_path(name))
+        self._path = _path(self._agent["id"])
 
 
 async def _replayed(events: list[Event]) -> AsyncGenerator[Event, None]:

@@ -162,19 +162,25 @@ async def turn(agent: str, body: Turn, serving: Serving) -> Response:
 
 async def _turn(
     service: Service, item: InboxItem, queue: asyncio.Queue[Event], listening: ExitStack
-) -> AsyncGenerator[Event, None]:
+) -> AsyncGenerator[Event | None, None]:
     """The events of an input's turn and of what is due before it."""
     with listening:
         while True:
-            try:
-                event = await asyncio.wait_for(queue.get(), service.dispatcher.patience(item.agent_id, _PING_SECONDS))
-            except TimeoutError:
-                if (result := await service.dispatcher.result(item, 0.0)) is None:
-                    continue
+            event = await _next(queue, service.dispatcher.patience(item.agent_id, _PING_SECONDS))
+            if event is None and (result := await service.dispatcher.result(item, 0.0)) is not None:
                 event = TurnEnded(result, item.id, run_id=result.run_id)  # run by another process, or long ago
             yield event
             if isinstance(event, TurnEnded) and event.inbox_id == item.id:
                 return
+
+
+async def _next(queue: asyncio.Queue[Event], seconds: float) -> Event | None:
+    """The next event; None when none came in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await queue.get()
+    except TimeoutError:
+        return None
 
 
 @router.get("/agents/{agent}/events")
@@ -182,10 +188,10 @@ async def events(agent: str, serving: Serving) -> Response:
     """All that the agent does from now on, as it happens."""
     record = await _record(serving, agent)
 
-    async def follow() -> AsyncGenerator[Event, None]:
+    async def follow() -> AsyncGenerator[Event | None, None]:
         with serving.dispatcher.listen(record.id) as queue:
             while not serving.dispatcher.stopping:
-                yield await queue.get()
+                yield await _next(queue, _PING_SECONDS)
 
     return _stream(follow())
 
@@ -196,26 +202,15 @@ async def compact(agent: str, serving: Serving) -> Response:
     return _stream((await _talk(serving, agent)).compact())
 
 
-def _stream(source: AsyncGenerator[Event, None]) -> Response:
+def _stream(source: AsyncGenerator[Event | None, None] | AsyncGenerator[Event, None]) -> Response:
     return StreamingResponse(_sse(source), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def _sse(source: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
-    """Events as server-sent events; a comment now and then shows that the server is there."""
+async def _sse(
+    source: AsyncGenerator[Event | None, None] | AsyncGenerator[Event, None],
+) -> AsyncGenerator[bytes, None]:
+    """Events as server-sent events; None is a comment that shows that the server is there."""
     yield b": begin\n\n"
     async with aclosing(source):
-        following = asyncio.ensure_future(anext(source, None))
-        try:
-            while True:
-                done, _ = await asyncio.wait([following], timeout=_PING_SECONDS)
-                if not done:
-                    yield b": still there\n\n"
-                    continue
-                event = following.result()
-                if event is None:
-                    return
-                yield b"data: " + dumps(event.as_json()) + b"\n\n"
-                following = asyncio.ensure_future(anext(source, None))
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
+        async for event in source:
+            yield b": still there\n\n" if event is None else b"data: " + dumps(event.as_json()) + b"\n\n"
