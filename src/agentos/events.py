@@ -142,6 +142,13 @@ class TurnEnded(Event):
         return {"type": self.type, "run_id": self.run_id, "seq": self.seq, **self.result.as_json()}
 
 
+@dataclass(frozen=True)
+class Saved(Event):
+    """Something of the run was saved; the database tells what."""
+
+    type: ClassVar[str] = "saved"
+
+
 _TYPES: dict[str, type[Event]] = {
     kind.type: kind for kind in (TextDelta, ToolCallEvent, ToolResultEvent, Heartbeat, Alert, PageOut, Retry, TurnEnded)
 }
