@@ -5,7 +5,7 @@ from starlette.middleware import Middleware
 
 import agentos
 from agentos.server.access import Access
-from agentos.server.letta import agents, messages, runs
+from agentos.server.letta import agent_files, agents, blocks, messages, models, runs, tools
 from agentos.server.replies import add_error_handlers, answer
 from agentos.server.service import Service, Serving
 
@@ -34,6 +34,6 @@ def create_app(service: Service) -> FastAPI:
         """Status and version, as Letta's clients ask for them."""
         return answer({"status": "ok", "version": agentos.__version__})
 
-    for module in (agents, messages, runs):
+    for module in (agents, agent_files, blocks, tools, messages, runs, models):
         app.include_router(module.router, prefix="/v1")
     return app
