@@ -267,6 +267,8 @@ class Dispatcher:
                         self._faults.pop(agent_id, None)
                         if self.stopping or self._slots.locked():
                             return True
+                        if await self.runtime.agent_of(agent_id) is not agent:
+                            return True  # its model, tools or system text were changed: the next turn has them
             self._faults.pop(agent_id, None)
         except NotFound:
             pass  # deleted meanwhile

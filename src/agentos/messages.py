@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
+from math import isfinite
 from typing import Any, Literal
 
 Role = Literal["user", "assistant", "tool"]
@@ -27,6 +28,22 @@ _MARKERS = re.compile(r"\[(system notice|summary request|summary of earlier conv
 def clean_text(text: str) -> str:
     """`text` with NUL and lone surrogates replaced by U+FFFD; everything else is kept as it came."""
     return _UNSENDABLE.sub("\ufffd", text)
+
+
+def clean_json(value: Any, deepest: int = 50) -> Any:
+    """JSON values with `clean_text` done to every text; `ValueError` for what cannot be stored or sent anywhere."""
+    if not deepest:
+        raise ValueError("it is nested too deep; make it flatter")
+    match value:
+        case str():
+            return clean_text(value)
+        case float() if not isfinite(value):
+            raise ValueError(f"{value} is no number of JSON")
+        case dict():
+            return {clean_text(str(name)): clean_json(item, deepest - 1) for name, item in value.items()}
+        case list():
+            return [clean_json(item, deepest - 1) for item in value]
+    return value
 
 
 def at_local_time(wall: datetime, now: datetime) -> datetime:
@@ -199,6 +216,9 @@ class Block:
     """The version that holds `value`; a write names the version it read."""
     seen_version_id: int = 0
     """The version the agent last saw in its context."""
+    tags: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What clients keep with it; no model sees it."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +282,7 @@ class Cause:
     """Who changes memory, and why: written to the journal with every change."""
 
     agent_id: str
+    """Empty: a person changes a block that no agent has."""
     actor: Origin
     run_id: str | None = None
     message_id: int | None = None

@@ -1,25 +1,36 @@
 """The one place that chooses adapters: database, index, embedder, model, tools."""
 
 import asyncio
+import json
 import os
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from agentos.actions.turn import Parts
+from agentos.actions.turn import Parts, Turn, fit_window
 from agentos.agent import Agent
 from agentos.archive.background import BackgroundDrain
 from agentos.archive.chroma import ChromaIndex
 from agentos.archive.embedders import make_embedder
 from agentos.archive.source import SqlIndexSource
 from agentos.archive.sync import CheckedIndex, IndexSync, RebuildableIndex
-from agentos.errors import AgentBusy, AgentOSError, ConfigError, IndexUnavailable, NotFound, StoreError, UsageError
+from agentos.errors import (
+    AgentBusy,
+    AgentOSError,
+    ConfigError,
+    Conflict,
+    IndexUnavailable,
+    NotFound,
+    StoreError,
+    UsageError,
+)
 from agentos.llm.detect import detect_model
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
@@ -28,9 +39,10 @@ from agentos.personas import Persona, load_persona, persona_folders
 from agentos.prompts import prompt
 from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
 from agentos.settings import Settings, load_settings, ollama_url
-from agentos.state import AgentRecord, Limits
+from agentos.state import AgentRecord, AgentState, Limits, StoredTool
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
 from agentos.store.migrations import migrate
+from agentos.tools.described import DescribedTool, never_run
 from agentos.tools.memory import MEMORY_TOOLS
 from agentos.tools.tool import Tool
 from agentos.tools.toolset import Toolset
@@ -192,33 +204,47 @@ class Runtime:
             raise UsageError(
                 f"agent {name!r} exists with persona {record.persona!r}; choose another --agent for {persona!r}"
             )
-        agent = self.attach(record, model)
+        names = record.tools or ()
+        agent = self.attach(record, model, await self.store.read(lambda tx: tx.tools_named(names)))
         if model is not None and (misfit := (await agent.turn()).misfit()):
             raise UsageError(misfit)
         return agent
 
     async def agent_of(self, agent_id: str) -> Agent:
         """The agent with this id, as its row says now; `NotFound` when there is none."""
-        record = await self.store.read(lambda tx: tx.agent(agent_id))
-        if record is None:
-            raise NotFound(f"there is no agent {agent_id!r}")
-        return self.attach(record)
 
-    def attach(self, record: AgentRecord, model: str | None = None) -> Agent:
-        """The object for an agent's row; the same one each time, while model, tools and system text stay the same."""
+        def work(tx: Any) -> tuple[AgentRecord, list[StoredTool]]:
+            record = tx.agent(agent_id)
+            if record is None:
+                raise NotFound(f"there is no agent {agent_id!r}")
+            return record, tx.tools_named(record.tools or ())
+
+        record, described = await self.store.read(work)
+        return self.attach(record, described=described)
+
+    def attach(self, record: AgentRecord, model: str | None = None, described: Sequence[StoredTool] = ()) -> Agent:
+        """The object for an agent's row; the same one each time, while model, tools and system text stay the same.
+
+        `described`: the tools of its that clients described.
+        """
         llm = self.llm(model or record.model)
-        key = (record.id, llm.name, record.tools, record.system)
+        schemas = json.dumps([tool.json_schema for tool in described]) if described else ""
+        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, schemas)
         if key not in self._agents:
             self._forget_idle()
-            parts = Parts(
-                store=self.store, llm=llm, tools=self.tools.only(record.tools),
-                memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
-                system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
-                window_tokens=self.settings.context_window, limits=self.limits, default_limits=self.default_limits,
-            )  # fmt: skip
-            self._agents[key] = Agent(record.id, parts, self.lock)
+            self._agents[key] = Agent(record.id, self._parts(record, llm, described), self.lock)
         self._agents.move_to_end(key)
         return self._agents[key]
+
+    def _parts(self, record: AgentRecord, llm: LLM, described: Sequence[StoredTool]) -> Parts:
+        windows = [w for w in (self.settings.context_window, record.window_tokens) if w is not None]
+        own = self.tools.only(record.tools).tools.values()
+        return Parts(
+            store=self.store, llm=llm, tools=Toolset([*own, *map(_tool, described)]),
+            memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
+            system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
+            window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
+        )  # fmt: skip
 
     def _forget_idle(self) -> None:
         """Let go of the agents used longest ago: what they hold is saved, and read again when they are asked for."""
@@ -234,35 +260,109 @@ class Runtime:
         model: str | None = None,
         blocks: Sequence[Block] | None = None,
         shared: Sequence[int] = (),
+        measured: bool = False,
         **values: Any,
     ) -> AgentRecord:
         """A new agent; `UsageError` when the name is unusable, `Conflict` when it is taken.
 
         `model` becomes its own; None takes the persona's, and at each start the one of the settings. It has `blocks`,
         without which those of its persona, and the blocks with the ids `shared`. `values`: further fields of its row.
+        Where it is `measured`, it is a `UsageError` that tools, system text and core memory would take more than
+        half of the window.
         """
-        odd = name.startswith((".", "-")) or any(not c.isprintable() or c in "/\\" for c in name)
-        if odd or not 0 < len(name) <= 100:
-            raise UsageError(
-                f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes, "
-                "the first no dot or hyphen"
-            )
+        _refuse_odd(name)
         who = load_persona(persona, self.persona_folders)
         given = {"tools": self._known_tools(who), "limits": Limits(who.max_steps)} | values
         record = AgentRecord(
             id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(),
             model=model or who.model, **given,
         )  # fmt: skip
+        own = who.core_memory() if blocks is None else blocks
+        if measured:
+            record = await self._measured(record, own, shared)
 
         def work(tx: Any) -> None:
             tx.add_agent(record)
-            for block in who.core_memory() if blocks is None else blocks:
+            for block in own:
                 tx.add_block(block, Cause(record.id, "runtime" if blocks is None else "user"))
             for block_id in shared:
                 tx.attach_block(record.id, block_id)
 
         await self.store.write(work)
         return record
+
+    async def update_agent(self, agent_id: str, *, blocks: Sequence[int] | None = None, **values: Any) -> AgentRecord:
+        """Change fields of an agent's row, and with `blocks` (ids, in order) which it has; from its next turn on.
+
+        `NotFound`, `Conflict` for a name that is taken, `UsageError` for one that is unusable and where tools, system
+        text and core memory would take more than half of the window. Then nothing changes.
+        """
+        record: AgentRecord | None = await self.store.read(lambda tx: tx.agent(agent_id))
+        if record is None:
+            raise NotFound(f"there is no agent {agent_id!r}")
+        if "name" in values:
+            _refuse_odd(values["name"])
+        changed = replace(record, **values)
+        fixed = ("model", "tools", "system", "window_tokens")
+        if blocks is not None or any(getattr(changed, name) != getattr(record, name) for name in fixed):
+            now = [b.id for b in await self.store.read(lambda tx: tx.blocks(agent_id))]
+            changed = await self._measured(changed, (), now if blocks is None else blocks)
+            values["core_room"] = changed.core_room
+
+        def work(tx: Any) -> None:
+            if tx.agent(agent_id) is None:
+                raise NotFound(f"there is no agent {agent_id!r}")
+            named = tx.agent_named(changed.name)
+            if named is not None and named.id != agent_id:
+                raise Conflict(f"an agent named {changed.name!r} exists already; choose another name")
+            have = [] if blocks is None else tx.blocks(agent_id)
+            for block in have:
+                if block.id not in (blocks or ()):
+                    tx.detach_block(agent_id, block.id)
+                    tx.journal(Cause(agent_id, "user"), "block.detach", f"b{block.id}", before=block.version_id)
+            for block_id in blocks or ():
+                if all(block.id != block_id for block in have):
+                    tx.attach_block(agent_id, block_id)
+                    tx.journal(Cause(agent_id, "user"), "block.attach", f"b{block_id}")
+            tx.update_agent(agent_id, **values)
+
+        await self.store.write(work)
+        return changed
+
+    async def replace_tool(self, tool: StoredTool) -> None:
+        """Save a tool that a client describes anew, unless an agent that has it would have no room for it."""
+
+        def users(tx: Any) -> list[tuple[AgentRecord, list[int]]]:
+            return [(record, [b.id for b in tx.blocks(record.id)]) for record in tx.tool_users(tool.name)]
+
+        for record, blocks in await self.store.read(users):
+            await self._measured(record, (), blocks, tool)
+        await self.store.write(lambda tx: tx.update_tool(tool))
+
+    async def _measured(
+        self, record: AgentRecord, blocks: Sequence[Block], shared: Sequence[int], tool: StoredTool | None = None
+    ) -> AgentRecord:
+        """The row with the room its core memory has; `UsageError` where that would be too little for its blocks.
+
+        `tool` stands in for the one of its name.
+        """
+        llm = await asyncio.to_thread(self.llm, record.model)
+
+        def work(tx: Any) -> tuple[list[StoredTool], list[Block]]:
+            found = [tx.block(block_id) for block_id in shared]
+            if None in found:
+                raise NotFound(f"there is no block {shared[found.index(None)]}")
+            return tx.tools_named(record.tools or ()), found
+
+        described, others = await self.store.read(work)
+        described = [tool if tool is not None and tool.name == d.name else d for d in described]
+        parts = self._parts(record, llm, described)
+        believed = (await asyncio.to_thread(fit_window, parts, None)).tokens  # a model's window may take seconds
+        learned = await self.store.read(lambda tx: tx.learned_window(llm.name, believed))
+        turn = Turn(parts, AgentState(record, [*blocks, *others], [], [], []), learned)
+        if crowded := await asyncio.to_thread(turn.crowding, turn.state.blocks):
+            raise UsageError(f"{crowded}; shorten them, or choose a model with a larger window")
+        return replace(record, core_room=turn.core_room())
 
     async def _created_once(self, name: str, persona: str) -> AgentRecord:
         """A new agent, or the one of that name which another process made in the same moment."""
@@ -344,3 +444,20 @@ class Runtime:
                 f"{folder} cannot be used: {error.strerror}; set AGENTOS_HOME to a folder of yours"
             ) from None
         return folder
+
+
+def _refuse_odd(name: str) -> None:
+    """`UsageError` where an agent cannot be named so."""
+    odd = name.startswith((".", "-")) or any(not c.isprintable() or c in "/\\" for c in name)
+    if odd or not 0 < len(name) <= 100:
+        raise UsageError(
+            f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes, "
+            "the first no dot or hyphen"
+        )
+
+
+def _tool(stored: StoredTool) -> Tool:
+    """A tool that a client described: the model sees it, nobody runs it."""
+    parameters = stored.json_schema.get("parameters", {})
+    function = never_run(stored.name)
+    return DescribedTool(stored.name, stored.description, function, parameters=parameters, idempotent=True)

@@ -54,7 +54,7 @@ class AgentRecord:
     """Names of the tools it may use; None: all of its toolset."""
     limits: Limits = field(default_factory=Limits)
     settings: dict[str, Any] = field(default_factory=dict)
-    """Model settings of its persona."""
+    """Model settings of its own: `context_window`, tokens."""
     head_seq: int = 0
     """Messages up to this place were paged out of the queue."""
     last_seq: int = 0
@@ -79,6 +79,12 @@ class AgentRecord:
     tags: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
     """What clients keep with it."""
+
+    @property
+    def window_tokens(self) -> int | None:
+        """Use at most this much of the model's window."""
+        tokens: int | None = self.settings.get("context_window")
+        return tokens
 
 
 @dataclass(frozen=True)

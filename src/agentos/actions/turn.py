@@ -103,13 +103,15 @@ class Turn:
 
         This agent's, or that of one that shares the block. A text that gets shorter always may.
         """
-        if len(value) <= len(block.value):
-            return None
-        if crowded := self.crowding(_with(tx.blocks(self.state.agent.id), block, value)):
+        return None if len(value) <= len(block.value) else self.crowds_as(tx, replace(block, value=value))
+
+    def crowds_as(self, tx: Any, block: Block) -> str | None:
+        """The same for a block that becomes this one."""
+        if crowded := self.crowding(_with(tx.blocks(self.state.agent.id), block)):
             return crowded
         for agent_id, name in tx.holders(block.id).items():
             room = tx.agent(agent_id).core_room if agent_id != self.state.agent.id else 0
-            took = self.counter.count(core.render(_with(tx.blocks(agent_id), block, value))) if room else 0
+            took = self.counter.count(core.render(_with(tx.blocks(agent_id), block))) if room else 0
             if took > room:
                 return f"agent {name!r} shares the block and has room for {room} tokens of core memory, not for {took}"
         return None
@@ -272,8 +274,8 @@ class Turn:
         return self.state.run
 
 
-def _with(blocks: list[Block], block: Block, value: str) -> list[Block]:
-    return [replace(b, value=value) if b.id == block.id else b for b in blocks]
+def _with(blocks: list[Block], block: Block) -> list[Block]:
+    return [block if b.id == block.id else b for b in blocks]
 
 
 def fit_window(parts: Parts, learned: int | None, reply: int | None = None) -> pager.Window:

@@ -71,7 +71,7 @@ async def undo(name: str, event_id: int | None) -> None:
     """Take back one memory event."""
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        turn = await runtime.attach(record).turn()
+        turn = await (await runtime.agent_of(record.id)).turn()
         undone = await curate.undo(runtime.store, runtime.clock, turn, event_id)
     show(f"took back event {undone.event_id} ({undone.action})")
     show(views.diff(core.changed_lines(undone.before, undone.after)))
@@ -94,7 +94,7 @@ async def edit(name: str, label: str, value: str | None, file: str | None) -> No
         raise UsageError("--value and --file both give the text; leave one out")
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        agent = runtime.attach(record)
+        agent = await runtime.agent_of(record.id)
         block = core.find_block(await runtime.store.read(lambda tx: tx.blocks(record.id)), label)
         typed = value is None and file in (None, "-")
         if file is not None:
@@ -117,7 +117,7 @@ async def share(name: str, label: str, receiver: str) -> None:
     """Attach a block to another agent too."""
     async with open_runtime() as runtime:
         owner, other = await existing(runtime, name), await existing(runtime, receiver)
-        await curate.share_block(runtime.store, owner.id, label, await runtime.attach(other).turn())
+        await curate.share_block(runtime.store, owner.id, label, await (await runtime.agent_of(other.id)).turn())
     show(f"{line(name)} and {line(receiver)} share {line(label)}: both read and edit it")
 
 

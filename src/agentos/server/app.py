@@ -6,7 +6,7 @@ from starlette.middleware import Middleware
 import agentos
 from agentos.server import own
 from agentos.server.access import Access
-from agentos.server.letta import agents, messages, runs
+from agentos.server.letta import agent_files, agents, blocks, messages, models, runs, tools
 from agentos.server.replies import add_error_handlers, answer
 from agentos.server.service import Service, Serving
 
@@ -35,7 +35,7 @@ def create_app(service: Service) -> FastAPI:
         """Status and version, as Letta's clients ask for them."""
         return answer({"status": "ok", "version": agentos.__version__})
 
-    for module in (agents, messages, runs):
+    for module in (agents, agent_files, blocks, tools, messages, runs, models):
         app.include_router(module.router, prefix="/v1")
     app.include_router(own.router)
     return app

@@ -1,5 +1,6 @@
 """What every request can reach."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ class Service:
     body_seconds: float = 30.0
     """How long a request's body may take to arrive."""
     ready: bool = True
+    edits: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    """Held while an agent's row is read and changed by what was read."""
 
     @property
     def store(self) -> Store:

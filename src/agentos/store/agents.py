@@ -2,16 +2,18 @@
 
 import hashlib
 import hmac
+import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from agentos.errors import Conflict, UsageError
+from agentos.errors import Conflict, NotFound, UsageError
 from agentos.messages import Block, Cause
-from agentos.state import AgentRecord, Limits, Snapshot
-from agentos.store.rows import Rows, table
+from agentos.state import AgentRecord, Limits, Snapshot, StoredTool
+from agentos.store.rows import Rows, fields, listed, table
 from agentos.store.tables import (
     AgentBlockRow,
     AgentRow,
@@ -20,14 +22,18 @@ from agentos.store.tables import (
     HomeRow,
     JournalRow,
     MessageRow,
+    RunRow,
+    ToolRow,
     WindowRow,
 )
 
 _agent, _block, _version, _attached = (table(r) for r in (AgentRow, BlockRow, BlockVersionRow, AgentBlockRow))
-_journal, _window, _message = table(JournalRow), table(WindowRow), table(MessageRow)
+_journal, _window, _message, _run, _tool = (table(r) for r in (JournalRow, WindowRow, MessageRow, RunRow, ToolRow))
 _BY_ID = sa.select(_agent).where(_agent.c.id == sa.bindparam("agent_id"))
 _VERSION_OF = sa.select(_agent.c.version).where(_agent.c.id == sa.bindparam("agent_id"))
-_META = (_block.c.id, _block.c.label, _block.c.limit, _block.c.description, _block.c.read_only)
+_META = (
+    _block.c.id, _block.c.label, _block.c.limit, _block.c.description, _block.c.read_only, _block.c.tags, _block.c.meta,
+)  # fmt: skip
 
 _BLOCKS_OF = (
     sa.select(*_META, _block.c.version_id, _version.c.value, _attached.c.seen_version_id)
@@ -36,10 +42,25 @@ _BLOCKS_OF = (
     .where(_attached.c.agent_id == sa.bindparam("agent_id"))
     .order_by(_attached.c.position, _block.c.id)
 )
+_ANY_BLOCK = sa.select(*_META, _block.c.version_id, _version.c.value).join(
+    _version, _version.c.id == _block.c.version_id
+)
+# each turn begins with a message of the queue, so the newest message names the newest run
+_OF_NEWEST_RUN = sa.and_(
+    _message.c.agent_id == _agent.c.id, _message.c.seq == _agent.c.last_seq, _run.c.id == _message.c.run_id
+)
+_ENDED = sa.select(_run.c.ended_at).where(_OF_NEWEST_RUN).correlate(_agent).scalar_subquery()
+_NEWEST_RUN = sa.select(_run.c.stop_reason, _run.c.ended_at).where(_OF_NEWEST_RUN)
+AGENT_ORDERS: dict[str, sa.ColumnElement[Any]] = {
+    "created_at": _agent.c.created_at,
+    "name": _agent.c.name,
+    "last_run_completion": sa.func.coalesce(_ENDED, _agent.c.created_at),
+}
+"""What a list of agents can be ordered by."""
 
 
 class AgentRows(Rows):
-    """Statements on agents, blocks and the journal."""
+    """Statements on agents, blocks, tools that clients described, and the journal."""
 
     # agents
 
@@ -65,6 +86,52 @@ class AgentRows(Rows):
     def agents(self) -> list[AgentRecord]:
         """All agents, by name."""
         return [_agent_record(row) for row in self.all(sa.select(_agent).order_by(_agent.c.name))]
+
+    def agent_page(
+        self,
+        *,
+        name: str | None = None,
+        text: str | None = None,
+        tags: Sequence[str] = (),
+        every_tag: bool = False,
+        stop_reasons: Sequence[str] | None = None,
+        block_id: int | None = None,
+        order_by: str = "created_at",
+        **part: Any,
+    ) -> list[AgentRecord]:
+        """A page (`Rows.page`) of the agents of this name, with `text` in theirs, with one of the tags or every one,
+        whose newest run ended for one of these reasons, that have this block in context. `order_by`: `AGENT_ORDERS`.
+        """
+        query = sa.select(_agent)
+        if name is not None:
+            query = query.where(_agent.c.name == name)
+        if text:
+            query = query.where(_agent.c.name.icontains(text, autoescape=True))
+        if tags:
+            query = query.where(listed(_agent.c.tags, tags, every_tag))
+        if stop_reasons is not None:
+            newest = sa.select(_run.c.id).where(_OF_NEWEST_RUN, _run.c.stop_reason.in_(stop_reasons))
+            query = query.where(newest.correlate(_agent).exists())
+        if block_id is not None:
+            query = query.where(
+                _agent.c.id.in_(sa.select(_attached.c.agent_id).where(_attached.c.block_id == block_id))
+            )
+        return [_agent_record(row) for row in self.page(query, [AGENT_ORDERS[order_by], _agent.c.id], **part)]
+
+    def agent_models(self) -> list[str]:
+        """The models that agents have as their own, by name."""
+        query = sa.select(_agent.c.model).where(_agent.c.model.is_not(None)).distinct()
+        return list(self.connection.execute(query.order_by(_agent.c.model)).scalars())
+
+    def agent_tags(self) -> list[str]:
+        """Every tag that an agent has, sorted."""
+        lists = self.connection.execute(sa.select(sa.cast(_agent.c.tags, sa.String)).distinct()).scalars()
+        return sorted({tag for tags in lists for tag in json.loads(tags)})
+
+    def newest_run(self, agent_id: str) -> tuple[str | None, datetime | None]:
+        """(why the agent's newest run ended, when); None while it has not, and before the first."""
+        row = self.connection.execute(_NEWEST_RUN.where(_agent.c.id == agent_id)).first()
+        return (None, None) if row is None else (row[0], row[1])
 
     def agent_version(self, agent_id: str) -> int | None:
         """A number that grows with every change to the agent, its blocks or its queue; None: no such agent."""
@@ -97,7 +164,49 @@ class AgentRows(Rows):
 
     def blocks(self, agent_id: str) -> list[Block]:
         """The agent's blocks in order, with their current values."""
-        return [Block(**row) for row in self.all(_BLOCKS_OF, agent_id=agent_id)]
+        return [_to_block(row) for row in self.all(_BLOCKS_OF, agent_id=agent_id)]
+
+    def block(self, block_id: int) -> Block | None:
+        """The block with this id, whoever has it; `seen_version_id` is 0."""
+        row = self.first(_ANY_BLOCK.where(_block.c.id == block_id))
+        return None if row is None else _to_block(row)
+
+    def block_page(
+        self,
+        *,
+        label: str | None = None,
+        tags: Sequence[str] = (),
+        every_tag: bool = False,
+        label_text: str | None = None,
+        value_text: str | None = None,
+        description_text: str | None = None,
+        holders_over: int | None = None,
+        holders_under: int | None = None,
+        holders: Sequence[int] = (),
+        **part: Any,
+    ) -> list[Block]:
+        """A page (`Rows.page`) of the blocks with this label, one of the tags or every one, these texts in their
+        parts, and so many agents that have them in context.
+        """
+        query = _ANY_BLOCK
+        if label is not None:
+            query = query.where(_block.c.label == label)
+        if tags:
+            query = query.where(listed(_block.c.tags, tags, every_tag))
+        for column, text in (
+            (_block.c.label, label_text), (_version.c.value, value_text), (_block.c.description, description_text),
+        ):  # fmt: skip
+            if text:
+                query = query.where(column.icontains(text, autoescape=True))
+        held = sa.select(sa.func.count()).select_from(_attached).where(_attached.c.block_id == _block.c.id)
+        count = held.scalar_subquery()
+        if holders_over is not None:
+            query = query.where(count > holders_over)
+        if holders_under is not None:
+            query = query.where(count < holders_under)
+        if holders:
+            query = query.where(count.in_(holders))
+        return [_to_block(row) for row in self.page(query, [_block.c.id], **part)]
 
     def blocks_at(self, versions: tuple[int, ...]) -> list[Block]:
         """The blocks as they read at these versions, in the order given."""
@@ -106,26 +215,27 @@ class AgentRows(Rows):
             .join(_version, _version.c.block_id == _block.c.id)
             .where(_version.c.id.in_(versions))
         )
-        found = {row["version_id"]: Block(**row) for row in self.all(query)}
+        found = {row["version_id"]: _to_block(row) for row in self.all(query)}
         return [found[version] for version in versions if version in found]
 
     def add_block(self, block: Block, cause: Cause) -> Block:
-        """Insert a block with its first version and attach it to the cause's agent."""
+        """Insert a block with its first version and attach it to the cause's agent, where it names one."""
         block_id = self.insert(
             BlockRow, label=block.label, limit=block.limit, description=block.description, read_only=block.read_only,
-            version_id=0, tags=[], meta={},
+            version_id=0, tags=list(block.tags), meta=block.meta,
         )  # fmt: skip
         version = self._add_version(block_id, block.value, cause)
         self.update(BlockRow, block_id, version_id=version)
-        self.attach_block(cause.agent_id, block_id)
+        if cause.agent_id:
+            self.attach_block(cause.agent_id, block_id)
         self.journal(cause, "block.create", f"b{block_id}", after=version, text=block.value)
         return self._block(cause.agent_id, block_id)
 
     def attach_block(self, agent_id: str, block_id: int) -> None:
-        """Give an agent a block that exists; `UsageError` when it has one with this label or it is unknown."""
+        """Give an agent a block; `NotFound` when there is none, `UsageError` when it has one with this label."""
         label = self.scalar(sa.select(_block.c.label).where(_block.c.id == block_id))
         if label is None:
-            raise UsageError(f"there is no block b{block_id}; `agentos agents show NAME` lists an agent's blocks")
+            raise NotFound(f"there is no block b{block_id}; `agentos agents show NAME` lists an agent's blocks")
         have = self.blocks(agent_id)
         if any(b.label == label for b in have):
             raise UsageError(f"that agent has a block {label!r} already; share one whose label is new to it")
@@ -143,6 +253,23 @@ class AgentRows(Rows):
             sa.delete(_attached).where(_attached.c.agent_id == agent_id, _attached.c.block_id == block_id)
         )
         self.update_agent(agent_id)
+
+    def change_block(self, block: Block, cause: Cause, **values: Any) -> Block:
+        """Change what a block has besides its value; the prompts of all who have it are made anew."""
+        self.update(BlockRow, block.id, **values)
+        self.journal(cause, "block.change", f"b{block.id}", " ".join(sorted(values)))
+        for holder in self.holders(block.id):
+            self.update_agent(holder)
+        return self._block(cause.agent_id, block.id)
+
+    def delete_block(self, block_id: int) -> None:
+        """Remove a block with every version of its text, from every agent that has it."""
+        for holder in self.holders(block_id) or {"": ""}:
+            self.journal(Cause(holder, "user"), "block.delete", f"b{block_id}")
+            if holder:
+                self.detach_block(holder, block_id)
+        self.connection.execute(sa.delete(_version).where(_version.c.block_id == block_id))
+        self.connection.execute(sa.delete(_block).where(_block.c.id == block_id))
 
     def holders(self, block_id: int) -> dict[str, str]:
         """The agents that have a block in their context: id -> name, by name."""
@@ -210,7 +337,51 @@ class AgentRows(Rows):
         return name
 
     def _block(self, agent_id: str, block_id: int) -> Block:
-        return next(b for b in self.blocks(agent_id) if b.id == block_id)
+        """The block as the agent has it, or as it is where the agent has it not."""
+        mine = next((b for b in self.blocks(agent_id) if b.id == block_id), None) if agent_id else None
+        block = mine or self.block(block_id)
+        assert block is not None, "a block that was just written exists"
+        return block
+
+    # tools that clients described
+
+    def add_tool(self, tool: StoredTool) -> None:
+        """Insert a tool; `Conflict` when the name is taken."""
+        if self.tools_named([tool.name]):
+            raise Conflict(f"a tool named {tool.name!r} exists already; choose another name, or change that one")
+        self.insert(ToolRow, **fields(tool) | {"tags": list(tool.tags)})
+
+    def tool(self, tool_id: str) -> StoredTool | None:
+        """The tool with this id."""
+        row = self.first(sa.select(_tool).where(_tool.c.id == tool_id))
+        return None if row is None else _to_tool(row)
+
+    def tools_named(self, names: Sequence[str]) -> list[StoredTool]:
+        """The tools with these names, oldest first."""
+        if not names:
+            return []
+        query = sa.select(_tool).where(_tool.c.name.in_(list(names)))
+        return [_to_tool(row) for row in self.all(query.order_by(_tool.c.created_at, _tool.c.id))]
+
+    def tools(self) -> list[StoredTool]:
+        """Every tool, oldest first."""
+        return [_to_tool(row) for row in self.all(sa.select(_tool).order_by(_tool.c.created_at, _tool.c.id))]
+
+    def update_tool(self, tool: StoredTool) -> None:
+        """Write a tool's current values."""
+        values = fields(tool) | {"tags": list(tool.tags)}
+        self.update(ToolRow, values.pop("id"), **values)
+
+    def tool_users(self, name: str) -> list[AgentRecord]:
+        """The agents that name this tool among theirs."""
+        query = sa.select(_agent).where(_agent.c.tools.is_not(None), listed(_agent.c.tools, [name]))
+        return [_agent_record(row) for row in self.all(query)]
+
+    def delete_tool(self, tool: StoredTool) -> None:
+        """Remove a tool, from every agent that has it."""
+        for record in self.tool_users(tool.name):
+            self.update_agent(record.id, tools=[n for n in record.tools or () if n != tool.name])
+        self.connection.execute(sa.delete(_tool).where(_tool.c.id == tool.id))
 
     # journal
 
@@ -274,6 +445,14 @@ class AgentRows(Rows):
         """Keep a model's true window."""
         self.connection.execute(sa.delete(_window).where(_window.c.model == model))
         self.insert(WindowRow, model=model, believed=believed, tokens=tokens)
+
+
+def _to_block(row: Any) -> Block:
+    return Block(**{**row, "tags": tuple(row["tags"])})
+
+
+def _to_tool(row: Any) -> StoredTool:
+    return StoredTool(**{**row, "tags": tuple(row["tags"])})
 
 
 def _agent_record(row: Any) -> AgentRecord:

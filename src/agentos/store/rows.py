@@ -1,10 +1,14 @@
 """What every group of rows shares: an open transaction and the few statements made of it."""
 
+import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import SQLModel
+
+from agentos.errors import NotFound
 
 
 def fields(value: Any) -> dict[str, Any]:
@@ -16,6 +20,14 @@ def table(row: type[SQLModel]) -> sa.Table:
     """The table behind a row class."""
     found: sa.Table = row.__table__  # type: ignore[attr-defined]
     return found
+
+
+def listed(column: sa.ColumnElement[Any], words: Sequence[str], every: bool = False) -> sa.ColumnElement[bool]:
+    """Whether a JSON list of words holds one of `words`, or every one of them."""
+    text = sa.cast(column, sa.String)
+    # unlike LIKE, `replace` tells upper from lower case in every database
+    found = [sa.func.replace(text, json.dumps(word), "") != text for word in words]
+    return sa.and_(*found) if every else sa.or_(*found)
 
 
 class Rows:
@@ -46,6 +58,34 @@ class Rows:
     def all(self, query: sa.Select[Any], **values: Any) -> list[sa.RowMapping]:
         """All rows as mappings."""
         return list(self.connection.execute(query, values).mappings())
+
+    def page(
+        self,
+        query: sa.Select[Any],
+        order: Sequence[sa.ColumnElement[Any]],
+        *,
+        after: Any = None,
+        before: Any = None,
+        limit: int = 100,
+        ascending: bool = True,
+    ) -> list[sa.RowMapping]:
+        """At most `limit` rows behind the one whose key is `after` and ahead of that of `before`, in the chosen order.
+
+        `order` sorts them, the primary key last. With `before` alone it is the page that ends there. `NotFound`
+        where no row has such a key.
+        """
+        backwards = before is not None and after is None
+        for key, onward in ((after, ascending), (before, not ascending)):
+            if key is None:
+                continue
+            place = self.connection.execute(sa.select(*order).where(order[-1] == key)).first()
+            if place is None:
+                raise NotFound(f"there is no {key!r} that the list could go on from")
+            end = sa.tuple_(*(sa.literal(value, by.type) for value, by in zip(place, order, strict=True)))
+            query = query.where(sa.tuple_(*order) > end if onward else sa.tuple_(*order) < end)
+        up = ascending != backwards
+        rows = self.all(query.order_by(*(by if up else by.desc() for by in order)).limit(limit))
+        return rows[::-1] if backwards else rows
 
     def scalar(self, query: sa.Select[Any], **values: Any) -> Any:
         """The first column of the first row."""

@@ -44,6 +44,7 @@ class AgentRow(SQLModel, table=True):
     """An agent (`agentos.state.AgentRecord`)."""
 
     __tablename__ = "agent"
+    __table_args__ = (Index("ix_agent_time", "created_at", "id"),)
     id: str = Field(primary_key=True)
     name: str = Field(unique=True)
     persona: str

@@ -1,78 +1,199 @@
 """Agents: made, listed, read, changed, deleted."""
 
 import uuid
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import ConfigDict, Field
 
+from agentos import curate
+from agentos.context.compiler import compile_context
 from agentos.messages import Block
-from agentos.server.letta import render
-from agentos.server.replies import answer, stamp
-from agentos.server.service import Service, Serving, existing_agent
-from agentos.state import AgentRecord
+from agentos.server.letta.agent_state import AgentQuery, agent_answer, agent_values
+from agentos.server.letta.fields import MOST_LISTED, Json, Label, Limit, Object, Request, Tags, Text
+from agentos.server.letta.render import read_block_id
+from agentos.server.letta.toolbox import chosen_tools
+from agentos.server.replies import Unsupported, answer
+from agentos.server.service import Serving, existing_agent
 
 router = APIRouter(prefix="/agents", tags=["agents"])
-Json = dict[str, Any]
+_UNSUPPORTED = {
+    "initial_message_sequence": "import past conversations instead",
+    "message_ids": "the message queue changes by turns, by summarize and by reset-messages alone",
+    "secrets": "no tool is run for clients",
+    "tool_exec_environment_variables": "no tool is run for clients",
+    "folder_ids": "put texts into archival memory",
+    "source_ids": "put texts into archival memory",
+    "from_template": "name blocks, tools and system text",
+    "memory_variables": "write the blocks' values as they shall be",
+}
+"""Fields that would promise what nobody keeps, and what to do instead. Other fields that are not known are ignored."""
+_System = Annotated[Text, Field(max_length=1_000_000)]
+_Names = Annotated[list[Text], Field(max_length=MOST_LISTED)]
+_Tokens = Annotated[int, Field(ge=1, le=2**31)]
 
 
-class NewBlock(BaseModel):
+class NewBlock(Request):
     """A block of core memory that is made with its agent."""
 
-    model_config = ConfigDict(extra="ignore")
-    label: str = Field(min_length=1, max_length=100)
-    value: str = ""
-    limit: int = Field(5000, ge=1, le=1_000_000)
-    description: str | None = None
+    label: Label
+    value: Text = ""
+    limit: Limit = 100_000
+    description: Text | None = None
     read_only: bool = False
+    tags: Tags | None = None
+    metadata: Object | None = None
+
+    @property
+    def block(self) -> Block:
+        """The same as the kernel has it; `UsageError` where it is too long."""
+        block = Block(
+            self.label, self.value, self.limit, self.description or "", self.read_only, tags=tuple(self.tags or ()),
+            meta=self.metadata or {},
+        )  # fmt: skip
+        return curate.fitting(block)
 
 
-class AgentCreate(BaseModel):
+class ModelConfig(Request):
+    """The old way to name a model."""
+
+    model: str | None = None
+    handle: str | None = None
+    model_endpoint_type: str | None = None
+    context_window: _Tokens | None = None
+
+    @property
+    def name(self) -> str | None:
+        """provider/model."""
+        if self.handle or not self.model or not self.model_endpoint_type or "/" in self.model:
+            return self.handle or self.model
+        return f"{self.model_endpoint_type}/{self.model}"
+
+
+class AgentFields(Request):
+    """What an agent is made with and can be changed to."""
+
+    model_config = ConfigDict(extra="allow")
+    name: Text | None = None
+    model: Annotated[Text, Field(max_length=200)] | None = None
+    llm_config: ModelConfig | None = None
+    context_window_limit: _Tokens | None = None
+    system: _System | None = None
+    description: Annotated[Text, Field(max_length=100_000)] | None = None
+    tags: Tags | None = None
+    metadata: Object | None = None
+    response_format: Object | None = None
+    block_ids: _Names | None = None
+    tools: _Names | None = None
+    tool_ids: _Names | None = None
+
+    def values(self) -> Json:
+        """What was said, as fields of `AgentRecord`, apart from blocks and tools; null stands for the default.
+
+        `Unsupported` names what this server has not.
+        """
+        for name, remedy in _UNSUPPORTED.items():
+            if (self.model_extra or {}).get(name):
+                raise Unsupported(f"{name} is not supported; {remedy}")
+        if (self.response_format or {}).get("type", "text") != "text":
+            raise Unsupported("response_format is not supported; ask for the format in the system text")
+        default: Json = {"model": None, "system": None, "description": "", "tags": [], "metadata": {}}
+        said = self.given("name", *default, reset=default)
+        if self.llm_config is not None and self.llm_config.name and not self.model:
+            said["model"] = self.llm_config.name
+        said["model"] = said.get("model") or None
+        if "model" not in self.model_fields_set and said["model"] is None:
+            del said["model"]
+        if "tags" in said:
+            said["tags"] = tuple(said["tags"])
+        if "metadata" in said:
+            said["meta"] = said.pop("metadata")
+        return said
+
+    @property
+    def window(self) -> int | None:
+        """Tokens of the model's window that it shall use at most."""
+        return self.context_window_limit or (self.llm_config and self.llm_config.context_window) or None
+
+    @property
+    def blocks_meant(self) -> list[int]:
+        """The numbers of the blocks that are named."""
+        return list(dict.fromkeys(map(read_block_id, self.block_ids or ())))
+
+
+class AgentCreate(AgentFields):
     """A new agent; whatever is left out has a default."""
 
-    model_config = ConfigDict(extra="ignore")
-    name: str | None = None
-    model: str | None = None
-    system: str | None = None
-    description: str | None = None
-    memory_blocks: list[NewBlock] | None = None
-    tags: list[str] | None = None
-    metadata: Json | None = None
+    memory_blocks: Annotated[list[NewBlock], Field(max_length=MOST_LISTED)] | None = None
+    include_base_tools: bool = True
 
 
 @router.post("")
 async def create_agent(body: AgentCreate, serving: Serving) -> Response:
-    """A new agent."""
-    blocks = None
-    if body.memory_blocks is not None:
-        blocks = [Block(b.label, b.value, b.limit, b.description or "", b.read_only) for b in body.memory_blocks]
-    record = await serving.runtime.create_agent(
-        body.name or f"agent-{uuid.uuid4().hex[:8]}", model=body.model, blocks=blocks, system=body.system,
-        description=body.description or "", tags=tuple(body.tags or ()), meta=body.metadata or {},
-    )  # fmt: skip
-    return answer(await agent_state(serving, record.id))
+    """A new agent; refused where tools, system text and core memory would take more than half of its window."""
+    runtime, values, shared = serving.runtime, body.values(), body.blocks_meant
+    blocks = None if body.memory_blocks is None and not shared else [b.block for b in body.memory_blocks or ()]
+    name = values.pop("name", None) or f"agent-{uuid.uuid4().hex[:8]}"
+    if body.window is not None:
+        values["settings"] = {"context_window": body.window}
+    chosen: list[str] = await serving.store.read(
+        lambda tx: chosen_tools(tx, runtime, body.tools or (), body.tool_ids or ())
+    )
+    if not body.include_base_tools:
+        values["tools"] = tuple(chosen)
+    elif more := [n for n in chosen if n not in runtime.tools.tools]:
+        values["tools"] = (*runtime.tools.tools, *more)
+    record = await runtime.create_agent(name, blocks=blocks, shared=shared, measured=True, **values)
+    return await agent_answer(serving, record.id)
+
+
+@router.get("")
+async def list_agents(query: Annotated[AgentQuery, Query()], serving: Serving) -> Response:
+    """Agents, the newest first."""
+    return answer(await agent_values(serving, query))
 
 
 @router.get("/{agent_id}")
 async def get_agent(agent_id: str, serving: Serving) -> Response:
     """One agent."""
-    return answer(await agent_state(serving, agent_id))
+    return await agent_answer(serving, agent_id)
 
 
-async def agent_state(service: Service, agent_id: str) -> Json:
-    """An agent with its blocks."""
+@router.patch("/{agent_id}")
+async def change_agent(agent_id: str, body: AgentFields, serving: Serving) -> Response:
+    """Change an agent, from its next turn on; null resets model, system text, description, tags and metadata."""
+    values = body.values()
 
-    def work(tx: Any) -> tuple[AgentRecord, list[Block]]:
-        return existing_agent(tx, agent_id), tx.blocks(agent_id)
+    def work(tx: Any) -> tuple[Json, list[str]]:
+        chosen = chosen_tools(tx, serving.runtime, body.tools or (), body.tool_ids or ())
+        return existing_agent(tx, agent_id).settings, chosen
 
-    record, blocks = await service.store.read(work)
-    llm = service.runtime.llm(record.model)
-    values = [render.block_value(b) for b in blocks]
-    return {
-        "id": record.id, "name": record.name, "agent_type": "memgpt_v2_agent", "system": record.system or "",
-        "model": llm.name, "description": record.description, "tags": list(record.tags), "metadata": record.meta,
-        "blocks": values, "memory": {"blocks": values}, "tools": [], "sources": [],
-        "llm_config": {"model": llm.name, "model_endpoint_type": llm.provider, "context_window": llm.context_window},
-        "embedding": service.runtime.embedder.name, "created_at": stamp(record.created_at),
-        "last_run_completion": stamp(record.last_step_at), "message_ids": [],
-    }  # fmt: skip
+    async with serving.edits:
+        settings, chosen = await serving.store.read(work)
+        if body.tools is not None or body.tool_ids is not None:
+            values["tools"] = tuple(chosen)
+        if body.window is not None:
+            values["settings"] = {**settings, "context_window": body.window}
+        elif "context_window_limit" in body.model_fields_set:
+            values["settings"] = {k: v for k, v in settings.items() if k != "context_window"}
+        blocks = None if body.block_ids is None else body.blocks_meant
+        await serving.runtime.update_agent(agent_id, blocks=blocks, **values)
+    return await agent_answer(serving, agent_id)
+
+
+@router.delete("/{agent_id}")
+async def delete_agent(agent_id: str, serving: Serving) -> Response:
+    """Remove an agent with all it knows, also in mid-turn; blocks that others have stay with them."""
+    await serving.dispatcher.cancel(agent_id)
+    await serving.runtime.delete_agent(agent_id)
+    return answer(None)
+
+
+@router.post("/{agent_id}/recompile")
+async def recompile(agent_id: str, serving: Serving) -> Response:
+    """The system message as it would be made anew now. It is made anew by itself where that is due."""
+    turn = await (await serving.runtime.agent_of(agent_id)).turn()
+    state = replace(turn.state, snapshot_blocks=turn.state.blocks, queue=[], entries=[])
+    return PlainTextResponse(compile_context(state, turn.parts.system, "")[0]["content"])

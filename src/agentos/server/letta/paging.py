@@ -1,9 +1,12 @@
 """The query of a list: `after`, `before`, `limit`, `order`."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 from fastapi import Query
 from pydantic import BaseModel, Field
+
+from agentos.errors import NotFound
 
 
 class Page(BaseModel):
@@ -25,6 +28,29 @@ class Page(BaseModel):
     def size(self, default: int) -> int:
         """How many at most."""
         return default if self.limit is None else self.limit
+
+    def part(self, size: int, *, ascending: bool, key: Callable[[str], Any] = str) -> dict[str, Any]:
+        """The same for `Rows.page`; where nothing is said, `size` items. `key` makes a row's key of an id."""
+        after, before = (None if given is None else key(given) for given in (self.after, self.before))
+        return {"after": after, "before": before, "limit": self.size(size), "ascending": self.ascends(ascending)}
+
+    def cut(self, values: Sequence[dict[str, Any]], size: int, *, ascending: bool) -> list[dict[str, Any]]:
+        """The same of a short list that is here as a whole, in ascending order."""
+        listed = list(values if self.ascends(ascending) else reversed(values))
+        start, end = (_place(listed, given) for given in (self.after, self.before))
+        part = listed[0 if start is None else start + 1 : end]
+        if start is None and end is not None:
+            return part[max(0, len(part) - self.size(size)) :]
+        return part[: self.size(size)]
+
+
+def _place(values: list[dict[str, Any]], given: str | None) -> int | None:
+    if given is None:
+        return None
+    place = next((n for n, value in enumerate(values) if value["id"] == given), None)
+    if place is None:
+        raise NotFound(f"there is no {given!r} that the list could go on from")
+    return place
 
 
 Paged = Annotated[Page, Query()]

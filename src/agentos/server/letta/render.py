@@ -3,11 +3,10 @@
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from agentos.errors import NotFound
-from agentos.messages import Message, SummaryEntry, Usage
+from agentos.messages import Block, Message, SummaryEntry, Usage
 from agentos.server.replies import stamp
 from agentos.state import RunRecord
 
@@ -17,6 +16,7 @@ _PLACE = 1 << 20
 """`seq_id`: a message's place in the queue times this, plus how far into the message: 2^20 characters are the most."""
 LAST = _PLACE - 1
 """The position behind a whole message."""
+_BLOCK_ID = re.compile(r"block-(\d{1,15})", re.ASCII)
 _MESSAGE_ID = re.compile(r"message-([0-9a-f-]{36})-([is]?)(\d{1,15})", re.ASCII)
 
 
@@ -54,6 +54,12 @@ def read_seq_id(given: int) -> tuple[int, int]:
 def stop_reason(reason: str | None) -> str:
     """Letta's word for why a turn ended."""
     return _STOP_REASONS.get(reason or "end_turn", reason or "end_turn")
+
+
+def stop_reasons(reason: str) -> list[str]:
+    """Ours of Letta's word for why a turn ended."""
+    ours = [known for known, theirs in _STOP_REASONS.items() if theirs == reason]
+    return ours or [reason]
 
 
 def run_value(run: RunRecord) -> Json:
@@ -145,15 +151,18 @@ def _reasoning(message: Message) -> str:
     return str(fields.get("reasoning_content") or "")
 
 
-def block_value(block: Any, tags: list[str] | None = None, metadata: Json | None = None) -> Json:
+def block_value(block: Block) -> Json:
     """A block of core memory."""
     return {
         "id": f"block-{block.id}", "label": block.label, "value": block.value, "limit": block.limit,
-        "description": block.description, "read_only": block.read_only, "tags": tags or [], "metadata": metadata or {},
-        "hidden": False,
+        "description": block.description, "read_only": block.read_only, "tags": list(block.tags),
+        "metadata": block.meta, "hidden": False,
     }  # fmt: skip
 
 
-def limits_value(record: Any) -> Json:
-    """An agent's own limits."""
-    return asdict(record.limits)
+def read_block_id(given: str) -> int:
+    """The number of a block; `NotFound` for anything that is no block's id."""
+    match = _BLOCK_ID.fullmatch(given)
+    if match is None:
+        raise NotFound(f"there is no block {given!r}; GET /v1/blocks/ lists them")
+    return int(match[1])

@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("meta", sa.JSON(none_as_null=True), nullable=False),
     )
+    op.create_index("ix_agent_time", "agent", ["created_at", "id"])
     op.create_table(
         "agent_block",
         sa.Column("agent_id", sa.String(), primary_key=True),
