@@ -44,6 +44,7 @@ class Forks:
 def _serve() -> None:
     import agentos.cli.app
     import agentos.runtime
+    import agentos.server.serve
     import agentos.store.migrations  # noqa: F401
 
     for line in sys.stdin:
