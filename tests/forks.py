@@ -53,6 +53,7 @@ class Forks:
 def _serve() -> None:
     import agentos.cli.app
     import agentos.runtime
+    import agentos.server.serve
     import agentos.store.migrations  # noqa: F401
     from agentos.llm.litellm import load_litellm
 

@@ -24,6 +24,7 @@ from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Input, Message, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
 from agentos.state import OPEN, AgentState, InboxItem
+from agentos.tracing import Trace
 
 _PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
     Begin: begin, Tell: tell, AskModel: ask, RunCall: run_call, PageOut: page_out, End: end,
@@ -47,6 +48,7 @@ class Agent:
         self.parts = parts
         self._lock = lock
         self._turn: Turn | None = None
+        self._trace = Trace()
         self._running = 0
         self._cancel_next = False
         """Whether `cancel` came before the turn that it was meant for had begun."""
@@ -129,8 +131,9 @@ class Agent:
         texts = [(i, clean_text(i.text)) for i in given if i.text.strip()]
         messages = [
             Message(
-                id=0, agent_id=self.id, role="user", content=text, origin=i.origin, kind=i.kind, name=i.name,
-                created_at=now, utc_offset=utc_offset(now), shown=clip(text, room, turn.counter.count),
+                id=0, agent_id=self.id, role="user", content=text, origin=i.origin, kind=i.kind, created_at=now,
+                name=i.name and clean_text(i.name), utc_offset=utc_offset(now),
+                shown=clip(text, room, turn.counter.count),
             )
             for i, text in texts
         ]  # fmt: skip
@@ -197,6 +200,7 @@ class Agent:
         finally:
             self._running -= 1
             if not self._running:
+                self._trace.end()
                 self._cancel_next = False
                 if self._turn is not None:
                     self._turn.cancelled = False
@@ -251,7 +255,7 @@ class Agent:
                 return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name, believed)
 
             state, learned = await self.parts.store.read(work)
-            self._turn = Turn(self.parts, state, learned)
+            self._turn = Turn(self.parts, state, learned, self._trace)
         elif locked or self._turn.state.run is None:
             await self._turn.refresh()
         return self._turn

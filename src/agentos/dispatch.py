@@ -1,13 +1,16 @@
 """Turns as saved work: what waits in the database is run here, each agent's in order, agents side by side."""
 
 import asyncio
+import contextvars
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
-from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, StoreError
+from agentos.actions.saved import turn_result
+from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, Stopping, StoreError
 from agentos.events import Event, TextDelta, TurnEnded, TurnResult
 from agentos.messages import Input
 from agentos.runtime import Runtime
@@ -99,6 +102,10 @@ class Dispatcher:
         self._rest_seconds = rest_seconds
         self.most_waiting = most_waiting
         self.stopping = False
+        self.stopped = False
+        """Whether nothing more will become of any run here."""
+        self.listeners: list[Callable[[str, Event, float], object]] = []
+        """Each is called with (agent id, event, seconds that its turn has run here)."""
         self._slots = asyncio.Semaphore(most_turns)
         self._drains: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -125,6 +132,9 @@ class Dispatcher:
             for task in late:
                 task.cancel()
         await asyncio.gather(*tasks, *filter(None, [self._sweeper]), return_exceptions=True)
+        self.stopped = True
+        for feed in self._feeds.values():
+            feed.take(Event())
 
     @property
     def running(self) -> int:
@@ -139,6 +149,7 @@ class Dispatcher:
         """Save input (`Agent.accept`) and see to its turn."""
         agent = await self.runtime.agent_of(agent_id)
         item = await agent.accept(inputs, otid=otid, repeated=repeated, most_waiting=self.most_waiting)
+        _log.info("accepted", extra={"agent_id": agent_id, "run_id": item.run_id})
         self.wake(agent_id)
         return item
 
@@ -149,7 +160,9 @@ class Dispatcher:
         if agent_id in self._drains:
             self._again.add(agent_id)
         else:
-            self._drains[agent_id] = asyncio.create_task(self._drain(agent_id))
+            # in a context of its own: a turn is not a part of the request that happened to wake its agent
+            task = asyncio.create_task(self._drain(agent_id), context=contextvars.Context())
+            self._drains[agent_id] = task
 
     async def cancel(self, agent_id: str, run_ids: Sequence[str] | None = None) -> dict[str, str]:
         """Stop runs of an agent, all that have not ended where none is named: run id -> `cancelled` or `failed`.
@@ -209,7 +222,10 @@ class Dispatcher:
         return seconds if agent_id in self._drains else min(seconds, _ELSEWHERE_SECONDS)
 
     async def result(self, item: InboxItem, timeout_seconds: float | None = None) -> TurnResult | None:
-        """How the turn of an accepted input ended, once it has; None after the time-out."""
+        """How the turn of an accepted input ended, once it has; None after the time-out.
+
+        `Stopping` when this process ends before.
+        """
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         agent = await self.runtime.agent_of(item.agent_id)
         async with self.follow(item.run_id) as feed:
@@ -218,6 +234,8 @@ class Dispatcher:
                 left = 10.0 if end is None else end - time.monotonic()
                 if result is not None or left <= 0:
                     return result
+                if self.stopped:
+                    raise Stopping("the server stops; the message is saved and is answered once it has started again")
                 await self._next(feed, self.patience(item.agent_id, min(10.0, left)))
 
     async def _next(self, feed: Feed, seconds: float) -> None:
@@ -226,13 +244,17 @@ class Dispatcher:
         while feed.saved == saved and (left := end - time.monotonic()) > 0:
             await feed.changed(left)
 
-    def _publish(self, agent_id: str, event: Event) -> Feed:
+    def _publish(self, agent_id: str, event: Event, seconds: float) -> Feed:
         for queue in self._listeners.get(agent_id, ()):
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(event)
         feed = self._feeds.setdefault(event.run_id, Feed())
         feed.take(event)
+        for listener in self.listeners:
+            listener(agent_id, event, seconds)
         if isinstance(event, TurnEnded):
+            extra = {"agent_id": agent_id, "run_id": event.run_id, "status": event.result.stop_reason}
+            _log.info("turn", extra={**extra, "steps": event.result.steps, "ms": round(1000 * seconds)})
             self._tidy(event.run_id, feed)
         return feed
 
@@ -257,13 +279,14 @@ class Dispatcher:
 
     async def _run(self, agent_id: str) -> bool:
         """Run turns of an agent; whether it left off though more may be due."""
-        feed = Feed()
+        feed, started, since = Feed(), time.monotonic(), self.runtime.clock.now()
         try:
             agent = await self.runtime.agent_of(agent_id)
             async with aclosing(agent.run()) as events:
                 async for event in events:
-                    feed = self._publish(agent_id, event)
+                    feed = self._publish(agent_id, event, time.monotonic() - started)
                     if isinstance(event, TurnEnded):
+                        started, since = time.monotonic(), self.runtime.clock.now()
                         self._faults.pop(agent_id, None)
                         if self.stopping or self._slots.locked():
                             return True
@@ -272,9 +295,12 @@ class Dispatcher:
             self._faults.pop(agent_id, None)
         except NotFound:
             pass  # deleted meanwhile
-        except ConfigError as error:  # the run has ended as failed; the next one may do better
-            _log.warning("turn failed", extra={"agent_id": agent_id, "error": str(error)})
-            return True
+        except ConfigError as error:
+            if ended := await self._refused(agent_id, since):  # the next run may do better
+                self._publish(agent_id, ended, time.monotonic() - started)
+                return True
+            if self._rest(agent_id, error) >= _FAULTS:
+                await self._give_up(agent_id, error)
         except (AgentBusy, StoreError) as error:
             self._rest(agent_id, error)
         except Exception as error:
@@ -284,12 +310,27 @@ class Dispatcher:
         feed.broke_off()
         return False
 
+    async def _refused(self, agent_id: str, since: datetime) -> TurnEnded | None:
+        """The end of the run that failed since then, for a setting and so without an event."""
+
+        def work(tx: Any) -> TurnEnded | None:
+            run, agent = tx.last_failed_run(agent_id), tx.agent(agent_id)
+            if run is None or agent is None or run.ended_at < since:
+                return None
+            return TurnEnded(turn_result(tx, agent.name, run), run.inbox_id, run_id=run.id)
+
+        try:
+            return await self.runtime.store.read(work)
+        except StoreError:
+            return None
+
     def _rest(self, agent_id: str, error: Exception) -> int:
         """Leave the agent alone for a while; returns how often this happened in a row."""
         faults = self._faults[agent_id] = self._faults.get(agent_id, 0) + 1
         seconds = self._rest_seconds[min(faults, len(self._rest_seconds)) - 1]
         self._resting[agent_id] = time.monotonic() + seconds
-        _log.warning("turn waits", extra={"agent_id": agent_id, "seconds": seconds, "error": str(error)})
+        why = str(error) if isinstance(error, AgentOSError) else type(error).__name__  # a bug's may quote anything
+        _log.warning("turn waits", extra={"agent_id": agent_id, "seconds": seconds, "error": why})
         return faults
 
     async def _give_up(self, agent_id: str, error: Exception) -> None:
@@ -298,7 +339,7 @@ class Dispatcher:
             agent = await self.runtime.agent_of(agent_id)
             async with aclosing(agent.give_up(f"the turn broke off {_FAULTS} times: {error}")) as events:
                 async for event in events:
-                    self._publish(agent_id, event)
+                    self._publish(agent_id, event, 0.0)
             self._faults.pop(agent_id, None)
         except Exception:
             _log.exception("turn cannot be given up", extra={"agent_id": agent_id})

@@ -11,6 +11,7 @@
         AgentBusy          another process holds the agent's turn
       ProviderError        the model provider failed after its retries (exit code 4)
         ContextOverflow    the provider says the request is longer than its window
+      Stopping             this process ends; what was saved goes on at its next start
       IndexUnavailable     the vector index cannot answer now; searches fall back to the exact scan
 
 Anything else is a bug and propagates. Each message names the value, the limit and the remedy.
@@ -78,6 +79,10 @@ class ContextOverflow(ProviderError):
     def __init__(self, message: str, window_tokens: int | None = None) -> None:
         super().__init__(message)
         self.window_tokens = window_tokens
+
+
+class Stopping(AgentOSError):
+    """This process ends before the turn does; the input is saved, and the turn goes on at the next start."""
 
 
 class IndexUnavailable(AgentOSError):

@@ -13,6 +13,7 @@ from agentos.next_action import RunCall
 from agentos.protocols import Effect, ToolResult
 from agentos.tools.tool import ToolContext
 from agentos.tools.toolset import failure
+from agentos.tracing import execute_tool, failed
 
 _POINTER = 48
 """Tokens of the pointer behind clipped text."""
@@ -23,7 +24,7 @@ async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
     state, call = turn.state, action.call
     caller = next(m for m in reversed(state.queue) if m.role == "assistant")
     before = {b.id: b for b in state.blocks}
-    effect = await _effect(turn, call, Cause(state.agent.id, "agent", turn.run.id, caller.id, call.id))
+    cause = Cause(state.agent.id, "agent", turn.run.id, caller.id, call.id)
     room = _result_room(turn)
 
     def work(tx: Any, effect: Effect) -> tuple[Message, list[Block]]:
@@ -37,13 +38,18 @@ async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
         tx.update_agent(state.agent.id, last_seq=message.seq)
         return tx.add_message(message), tx.blocks(state.agent.id)
 
-    try:
-        saved, state.blocks = await turn.commit(partial(work, effect=effect))
-    except StoreError:  # nothing can be saved at all
-        raise
-    except Exception as error:  # the effect's own, and all of it was undone: the turn goes on with the bad news
-        bad = failure(call, error)
-        saved, state.blocks = await turn.commit(partial(work, effect=lambda tx: bad))
+    name = call.name if call.name in turn.parts.tools.tools else "unknown"  # a made-up one may say anything
+    with execute_tool(turn.span(), name, call.id) as span:
+        effect = await _effect(turn, call, cause)
+        try:
+            saved, state.blocks = await turn.commit(partial(work, effect=effect))
+        except StoreError:  # nothing can be saved at all
+            raise
+        except Exception as error:  # the effect's own, and all of it was undone: the turn goes on with the bad news
+            bad = failure(call, error)
+            saved, state.blocks = await turn.commit(partial(work, effect=lambda tx: bad))
+        if not saved.ok:
+            failed(span)
     turn.queued([saved])
     state.started.discard(call.id)
     edits = tuple(

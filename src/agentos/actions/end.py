@@ -46,6 +46,7 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
     saved, result, turn.state.run, turn.state.waiting, turn.state.due = await turn.commit(work)
     turn.queued(saved)
     turn.cancelled = False
+    turn.trace.end(action.reason, ended.usage)
     if sentence:
         yield TextDelta(sentence, fallback=True, place=saved[-1].seq or 0, run_id=ended.id)
     yield TurnEnded(result, ended.inbox_id, run_id=ended.id)

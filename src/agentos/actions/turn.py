@@ -19,6 +19,7 @@ from agentos.protocols import LLM, Clock, Delta, LLMRequest, Store
 from agentos.state import AgentState, InboxItem, Limits, RunRecord, Timer
 from agentos.tools.tool import MemoryPort
 from agentos.tools.toolset import Toolset
+from agentos.tracing import Trace, chat, replied
 
 T = TypeVar("T")
 
@@ -47,8 +48,11 @@ class Parts:
 class Turn:
     """The state of one agent between two commits. Every change goes through `commit`."""
 
-    def __init__(self, parts: Parts, state: AgentState, learned_window: int | None = None) -> None:
+    def __init__(
+        self, parts: Parts, state: AgentState, learned_window: int | None = None, trace: Trace | None = None
+    ) -> None:
         self.parts = parts
+        self.trace = trace or Trace()
         self.state = self._limited(state)
         self.counter = TokenCounter(parts.llm.count_tokens)
         self.window = self.known_window = fit_window(parts, learned_window)
@@ -171,9 +175,13 @@ class Turn:
         items: asyncio.Queue[Delta | Retry | Reply | None] = asyncio.Queue()
 
         async def pump() -> None:
-            async with aclosing(self.parts.llm.stream(request)) as stream:
-                async for item in stream:
-                    items.put_nowait(item)
+            llm = self.parts.llm
+            with chat(self.span(), llm.provider, llm.name, request.max_tokens, self.state.agent.id) as span:
+                async with aclosing(llm.stream(request)) as stream:
+                    async for item in stream:
+                        if isinstance(item, Reply):
+                            replied(span, item)
+                        items.put_nowait(item)
 
         if self.cancelled:
             return
@@ -266,6 +274,11 @@ class Turn:
         """A notice of the runtime to the model."""
         shown = clip(text, self.window.tokens // 8, self.counter.count)
         return self.message("user", text, origin="runtime", kind=kind, name=name, shown=shown)
+
+    def span(self) -> Any:
+        """The trace context of the unfinished run, if there is one."""
+        agent, run = self.state.agent, self.state.run
+        return self.trace.turn(run.id if run else None, agent.id, agent.name)
 
     @property
     def run(self) -> RunRecord:

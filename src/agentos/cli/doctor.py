@@ -19,6 +19,7 @@ from agentos.cli.views import number
 from agentos.errors import AgentOSError, IndexUnavailable, StoreError
 from agentos.personas import list_personas, load_persona
 from agentos.runtime import Runtime
+from agentos.server.place import server_address
 from agentos.settings import Settings, load_settings
 from agentos.store.migrations import missing_tables
 
@@ -66,6 +67,7 @@ async def _examine(settings: Settings) -> AsyncIterator[Finding]:
             yield _home(settings, new)
             yield _disk(settings)
             yield await _database(runtime)
+            yield _server(settings)
             yield await _left_over(runtime)
             yield await _model(runtime)
             yield await _embedder(runtime)
@@ -110,6 +112,11 @@ async def _database(runtime: Runtime) -> Finding:
         remedy = f"stop agentos and restore the newest copy from {runtime.home / 'backups'}"
         return Finding("database", "fail", f"{found}; damaged: {sound}", remedy)
     return Finding("database", "ok", f"{found}, sound")
+
+
+def _server(settings: Settings) -> Finding:
+    address = server_address(settings.home)
+    return Finding("server", "ok", f"one serves this home at {address}" if address else "none serves this home")
 
 
 async def _left_over(runtime: Runtime) -> Finding:

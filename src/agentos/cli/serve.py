@@ -1,18 +1,25 @@
 """`agentos serve`."""
 
+import sys
+
 from agentos.cli.opening import blocking, open_runtime
-from agentos.cli.output import complain
+from agentos.cli.output import safe
 
 
 @blocking
 async def serve(host: str, port: int, token: str | None, allowed_hosts: list[str]) -> None:
-    """Serve the home until the process is told to stop."""
+    """Serve the home until the process is told to stop. Where it is goes to stdout, the log to stderr."""
     from agentos.server import serve as server
+    from agentos.server.logs import log_to
+    from agentos.server.spans import send_spans
 
     def ready(url: str, new_token: str | None) -> None:
-        complain(f"agentos serves {runtime.home} at {url}")
+        sys.stdout.write(f"agentos serves {safe(runtime.home)} at {url}\n")
         if new_token:
-            complain(f"its token, made now and kept in {runtime.home / 'server.token'}: {new_token}")
+            sys.stdout.write(f"its token, made now and kept in {safe(runtime.home / 'server.token')}: {new_token}\n")
+        sys.stdout.flush()
 
     async with open_runtime(token=token) as runtime:
-        await server.serve(runtime, host, port, allowed_hosts=tuple(allowed_hosts), ready=ready)
+        log_to()
+        with send_spans():
+            await server.serve(runtime, host, port, allowed_hosts=tuple(allowed_hosts), ready=ready)

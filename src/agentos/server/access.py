@@ -7,27 +7,32 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
-from agentos.server.replies import dumps
-from agentos.server.service import Service
+from agentos.errors import Stopping
+from agentos.server.replies import dumps, problem
+from agentos.server.service import HOST, Service, host_name
 
 _log = logging.getLogger("agentos.access")
 OPEN = ("/healthz", "/readyz")
 """Paths that need no token."""
 _SLASHED = ("/", "/v1/models/")
 """Paths that keep their trailing slash; elsewhere both forms are one."""
+_PREFIXES = ("/v1", "/openai/v1", "/agentos/v1")
+_READING = ("GET", "HEAD", "OPTIONS")
+_ONCE = (b"host", b"origin", b"authorization", b"content-length", b"idempotency-key")
+"""Headers whose second copy somebody else might read first."""
+_RETRY_AFTER_SECONDS = 5
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
+class _Refused(HTTPException):
+    """A refusal; what is raised while a handler reads the body passes through the framework as it is."""
 
 
 class Access:
-    """Checks Host, Origin, token, size and time of a request, and logs it without its text."""
+    """Checks Host, Origin, token, size and time of a request, and logs and counts it without its text."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
@@ -35,58 +40,89 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
             return
         started, status, request_id = time.perf_counter(), 0, f"req-{uuid.uuid4().hex[:12]}"
-        begun = False
 
         async def answered(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
+                status = message["status"]
                 message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
             await send(message)
 
         path = scope["path"]
         if path.endswith("/") and path not in _SLASHED:
-            scope = {**scope, "path": path.rstrip("/"), "raw_path": b""}
-        try:
-            self._check(scope)
-            await self._app(scope, self._limited(receive), answered)
-        except _Refused as refusal:
-            if begun:
-                raise
-            await _refuse(refusal, answered)
-        finally:
-            took = round(1000 * (time.perf_counter() - started), 1)
-            extra = {"request_id": request_id, "method": scope["method"], "path": path, "status": status, "ms": took}
-            _log.info("request", extra=extra)
+            scope = {**scope, "path": path.rstrip("/") or "/", "raw_path": b""}
+        with bound_contextvars(request_id=request_id):
+            try:
+                self._check(scope)
+                await self._app(scope, self._limited(receive), answered)
+            except _Refused as refusal:
+                await _refuse(refusal, scope["path"], answered)
+            except Exception as error:
+                if status and isinstance(error.__cause__, Stopping):
+                    return  # an answer that is cut off is asked for again
+                _log.exception("request broke off")
+                if status:  # the client sees that the answer is not whole
+                    raise
+                failure = HTTPException(500, "the server failed on this request; its log says why")
+                await _refuse(failure, scope["path"], answered)
+            finally:
+                self._note(scope, status, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """One line in the log and one count: the route's template, never what a client wrote in its place."""
+        route = _template(scope)
+        agent_id = scope.get("path_params", {}).get("agent_id")
+        known = {} if agent_id is None else {"agent_id": agent_id[:80]}
+        self._service.metrics.request(scope["method"], route, status, seconds)
+        extra = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1), **known}
+        _log.info("request", extra=extra)
 
     def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if _name(host) not in self._service.hosts:
+        headers: dict[bytes, str] = {}
+        for key, value in scope["headers"]:
+            if key in headers and key in _ONCE:
+                raise _Refused(400, f"the header {key.decode('latin-1')} came twice; send it once")
+            headers[key] = value.decode("latin-1")
+        host = headers.get(b"host", "")
+        name = host_name(host)
+        if name not in self._service.hosts:
+            asked = (name or host)[:100]
             raise _Refused(
-                403, f"this server is not called {_name(host)!r}; start it with --allow-host NAME to accept that name"
+                403, f"this server is not called {asked!r}; start it with --allow-host NAME to accept that name"
             )
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            raise _Refused(403, f"requests from pages of {origin!r} are refused; only this server's own may ask")
+        origin = headers.get(b"origin")
+        if origin is not None and not _same_place(origin, host):
+            raise _Refused(403, f"requests from pages of {origin[:100]!r} are refused; only this server's own may ask")
         if scope["path"] in OPEN:
             return
-        scheme, _, token = headers.get("authorization", "").partition(" ")
+        scheme, _, token = headers.get(b"authorization", "").partition(" ")
         given = token.strip().encode() if scheme.lower() == "bearer" else b""
         if not hmac.compare_digest(given, self._service.token.encode()):
             raise _Refused(
                 401,
                 "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
+                {"WWW-Authenticate": "Bearer"},
             )
-        if int(headers.get("content-length", "0").strip() or 0) > self._service.max_body_bytes:
-            raise _Refused(413, self._too_large)
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            raise _Refused(400, "the request has two lengths, Content-Length and Transfer-Encoding; send one of them")
+        length = headers.get(b"content-length", "0").strip()
+        if not (length.isascii() and length.isdigit()):
+            raise _Refused(400, "Content-Length is no number")
+        if len(length) > 15 or int(length) > self._service.max_body_bytes:
+            raise self._too_large()
+        if not self._service.ready and scope["method"] not in _READING:
+            raise _Refused(
+                503, "the server stops; send it again once it has started",
+                {"Retry-After": str(_RETRY_AFTER_SECONDS), "Connection": "close"},
+            )  # fmt: skip
 
-    @property
-    def _too_large(self) -> str:
-        return f"the request is larger than {self._service.max_body_bytes} bytes; send less at once"
+    def _too_large(self) -> _Refused:
+        most = self._service.max_body_bytes
+        return _Refused(413, f"the request is larger than {most} bytes; send less at once", {"Connection": "close"})
 
     def _limited(self, receive: Receive) -> Receive:
         """The request's body, as long as it is small and soon enough."""
@@ -101,28 +137,45 @@ class Access:
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
                     message = await receive()
             except TimeoutError:
-                raise _Refused(408, "the request's body did not arrive in time; send it again") from None
+                late = "the request's body did not arrive in time; send it again"
+                raise _Refused(408, late, {"Connection": "close"}) from None
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
                 if read > self._service.max_body_bytes:
-                    raise _Refused(413, self._too_large)
+                    raise self._too_large()
             return message
 
         return limited
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
+def _template(scope: Scope) -> str:
+    """The path of the route that was taken, as it is declared."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None:
+        return "unknown"
+    prefix = next((p for p in _PREFIXES if scope["path"].startswith(f"{p}/")), "")
+    return path if path.startswith(prefix) else prefix + path  # the framework may leave out a router's prefix
+
+
+def _same_place(origin: str, host: str) -> bool:
+    """Whether a page's origin is the server as the request calls it, also with the scheme's own port left out."""
+    ports = {"http": 80, "https": 443}
     try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+        page = urlsplit(origin)
+        own = ports[page.scheme]  # `null` has no scheme
+        port = page.port or own
+    except (ValueError, KeyError):
+        return False
+    match = HOST.fullmatch(host)
+    ours = int(match[2][1:]) if match and match[2] else own
+    return (host_name(page.netloc), port) == (host_name(host), ours)
 
 
-async def _refuse(refusal: _Refused, send: Send) -> None:
-    headers = [(b"content-type", b"application/json")]
-    if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": dumps({"detail": str(refusal)})})
+async def _refuse(refusal: HTTPException, path: str, send: Send) -> None:
+    headers = {"content-type": "application/json", **(refusal.headers or {})}
+    body = dumps(problem(path, refusal.status_code, refusal.detail))
+    headers["content-length"] = str(len(body))
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status_code, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -4,9 +4,10 @@ from fastapi import FastAPI, Response
 from starlette.middleware import Middleware
 
 import agentos
-from agentos.server import own
+from agentos.server import openai, own, usage
 from agentos.server.access import Access
 from agentos.server.letta import agent_files, agents, blocks, messages, models, runs, tools
+from agentos.server.metrics import CONTENT_TYPE
 from agentos.server.replies import add_error_handlers, answer
 from agentos.server.service import Service, Serving
 
@@ -35,7 +36,15 @@ def create_app(service: Service) -> FastAPI:
         """Status and version, as Letta's clients ask for them."""
         return answer({"status": "ok", "version": agentos.__version__})
 
+    @app.get("/metrics", tags=["health"])
+    async def metrics(serving: Serving) -> Response:
+        """Figures in Prometheus' text format."""
+        return Response(await serving.metrics.text(), media_type=CONTENT_TYPE)
+
     for module in (agents, agent_files, blocks, tools, messages, runs, models):
         app.include_router(module.router, prefix="/v1")
     app.include_router(own.router)
+    app.include_router(usage.router, prefix="/agentos/v1")
+    app.include_router(openai.router, prefix="/v1")  # behind Letta's, whose /v1/models/embedding is no agent
+    app.include_router(openai.router, prefix="/openai/v1", include_in_schema=False)
     return app

@@ -153,7 +153,6 @@ class Turn(BaseModel):
 async def turn(agent: str, body: Turn, serving: Serving) -> Response:
     """A turn as the stream of its events, as `--output-format stream-json` prints them; its result is the last."""
     record = await _record(serving, agent)
-    serving.refuse_while_stopping()
     with ExitStack() as stack:
         queue = stack.enter_context(serving.dispatcher.listen(record.id))  # before there is anything to hear
         item = await serving.dispatcher.accept(record.id, [body.text], otid=body.otid or str(uuid.uuid4()))

@@ -17,20 +17,16 @@ from agentos.errors import (
     Conflict,
     NotFound,
     Overloaded,
+    Stopping,
     StoreError,
     ToolError,
     UsageError,
 )
 
-
-class Stopping(Exception):
-    """The server was told to stop: 503, try again."""
-
-
 _log = logging.getLogger(__name__)
 _STATUS: dict[type[AgentOSError], int] = {
     NotFound: 404, Conflict: 409, Overloaded: 429, UsageError: 400, ToolError: 400, ConfigError: 400,
-    AgentBusy: 409, StoreError: 503,
+    AgentBusy: 409, Stopping: 503, StoreError: 503,
 }  # fmt: skip
 
 
@@ -49,6 +45,24 @@ def dumps(value: Any) -> bytes:
         return orjson.dumps(value, default=_plain)
     except TypeError:  # integers beyond 64 bits
         return json.dumps(value, default=_plain, ensure_ascii=False).encode("utf-8", "replace")
+
+
+_OPENAI = ("/openai/v1/", "/v1/chat/completions", "/v1/models")
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def problem(path: str, status: int, detail: Any, error: object = None) -> dict[str, Any]:
+    """The body of an error answer; on OpenAI's paths with the object that its clients read, too."""
+    if not path.startswith(_OPENAI) or path == "/v1/models/":
+        return {"detail": detail}
+    message, param = detail, getattr(error, "param", None)
+    if isinstance(detail, list):  # what validation found
+        named = [(".".join(map(str, fault["loc"][1:])), fault["msg"]) for fault in detail]
+        param = named[0][0] or None
+        message = "; ".join(f"{name}: {fault}" if name else fault for name, fault in named)
+    kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    told = {"message": message, "type": kind, "code": getattr(error, "code", None), "param": param}
+    return {"detail": detail, "error": told}
 
 
 def stamp(when: datetime | None) -> str | None:
@@ -70,36 +84,28 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(AgentOSError)
     async def refused(request: Request, error: AgentOSError) -> Response:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 503)
-        response = answer({"detail": str(error)}, status)
+        response = answer(problem(request.scope["path"], status, str(error), error), status)
         if isinstance(error, Overloaded):
             response.headers["Retry-After"] = str(error.retry_after_seconds)
+        if isinstance(error, Stopping):
+            response.headers["Retry-After"] = "5"
+        elif status >= 500:
+            _log.error("request failed", extra={"error": str(error)})
         if status == 409 and not isinstance(error, AgentBusy):
             response.headers["x-should-retry"] = "false"  # the same again would be refused again
-        if status >= 500:
-            _log.error("request failed", extra={"error": str(error)})
         return response
 
     @app.exception_handler(Unsupported)
     async def unsupported(request: Request, error: Unsupported) -> Response:
         return Response(dumps({"detail": str(error)}), 501, {"x-should-retry": "false"}, media_type="application/json")
 
-    @app.exception_handler(Stopping)
-    async def stopping(request: Request, error: Stopping) -> Response:
-        detail = "the server is stopping; send it again in a moment"
-        return Response(dumps({"detail": detail}), 503, {"Retry-After": "2"}, media_type="application/json")
-
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
         faults = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-        return answer({"detail": faults}, 422)
+        return answer(problem(request.scope["path"], 422, faults), 422)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        response = answer({"detail": error.detail}, error.status_code)
+        response = answer(problem(request.scope["path"], error.status_code, error.detail), error.status_code)
         response.headers.update(error.headers or {})
         return response
-
-    @app.exception_handler(Exception)
-    async def bug(request: Request, error: Exception) -> Response:
-        _log.exception("request broke off")
-        return answer({"detail": "the server failed on this request; its log says why"}, 500)

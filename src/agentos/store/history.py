@@ -226,6 +226,12 @@ class HistoryRows(Rows):
         row = self.first(query.order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc()).limit(1))
         return None if row is None else _to_run(row)
 
+    def last_failed_run(self, agent_id: str) -> RunRecord | None:
+        """The agent's run that failed last."""
+        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "failed")
+        row = self.first(query.order_by(_run.c.ended_at.desc()).limit(1))
+        return None if row is None else _to_run(row)
+
     def open_runs(self, agent_id: str) -> list[RunRecord]:
         """The agent's runs that have not ended, in order of arrival."""
         query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status.in_(OPEN))
@@ -269,6 +275,31 @@ class HistoryRows(Rows):
             ).where(_step.c.agent_id == agent_id)
         )
         return Usage(**dict(row or {}))
+
+    def usage_by_day(
+        self, agent_id: str | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> list[dict[str, Any]]:
+        """What model calls used, by agent, model and day (UTC); `start` and `end` are included. Newest day first."""
+        day = sa.func.substr(_step.c.created_at, 1, 10, type_=sa.String).label("day")
+        of = (_step.c.agent_id, _step.c.model)
+        query = sa.select(*of, day, *_SPENT).group_by(*of, "day")
+        if agent_id is not None:
+            query = query.where(_step.c.agent_id == agent_id)
+        if start is not None:
+            query = query.where(_step.c.created_at >= start)
+        if end is not None:
+            query = query.where(_step.c.created_at <= end)
+        return [dict(row) for row in self.all(query.order_by(sa.desc("day"), *of))]
+
+    def usage_after(self, step_id: int) -> tuple[int, list[dict[str, Any]]]:
+        """(the newest step's id, what the steps behind `step_id` used by model)."""
+        query = sa.select(_step.c.model, sa.func.max(_step.c.id).label("last"), *_SPENT).where(_step.c.id > step_id)
+        rows = [dict(row) for row in self.all(query.group_by(_step.c.model))]
+        return max((row.pop("last") for row in rows), default=step_id), rows
+
+    def last_step_before(self, when: datetime) -> int:
+        """Id of the newest step older than `when`; 0 when there is none."""
+        return int(self.scalar(sa.select(sa.func.max(_step.c.id)).where(_step.c.created_at < when)) or 0)
 
     def started_calls(self, run_id: str) -> set[str]:
         """Ids of a run's calls that began outside our database."""
@@ -367,6 +398,12 @@ class HistoryRows(Rows):
         return self.first(query.where(_inbox.c.otid.startswith(otid_prefix, autoescape=True)).limit(1)) is not None
 
 
+_SPENT = (
+    sa.func.count().label("calls"),
+    sa.func.count(_step.c.error).label("failed"),
+    *(sa.func.sum(_step.c[n]).label(n) for n in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")),
+)
+"""Sums over steps; the cost is None where no call has a price."""
 _USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
 
 

@@ -64,6 +64,8 @@ async def stream_run(
                     for value in _ending(current):
                         yield value
                     return
+                if service.dispatcher.stopped:  # what is missing can be streamed once the server has started again
+                    return
             if tokens and feed.place > place:
                 place, position = feed.place, 0
             if tokens and place and feed.place == place and position < len(feed.text) and position != render.LAST:

@@ -1,0 +1,46 @@
+"""Logs of the server: JSON lines, or on a terminal lines for people. No message text, no token."""
+
+import logging
+import sys
+import traceback
+from typing import Any, TextIO
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+
+_QUIET = ("uvicorn", "uvicorn.error", "httpx", "LiteLLM", "chromadb", "mcp")
+"""Others' loggers whose everyday lines would drown ours."""
+
+
+def log_to(stream: TextIO | None = None) -> None:
+    """Send what this process logs to `stream`, stderr without one, from level INFO on."""
+    stream = stream or sys.stderr
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _where,
+    ]
+    people = stream.isatty()
+    last: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer(ensure_ascii=True)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        ProcessorFormatter(foreign_pre_chain=shared, processors=[ProcessorFormatter.remove_processors_meta, last])
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _where(_logger: object, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """An exception as its type and place: what it says may quote a message, or a row."""
+    error = (line.pop("exc_info", None) or (None, None, None))[1]
+    if error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        line["exception"] = type(error).__name__
+        line["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-12:]]
+    return line
