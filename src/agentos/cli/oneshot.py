@@ -12,7 +12,7 @@ from agentos.cli.keys import cancelling
 from agentos.cli.opening import Chosen, blocking, chosen_agent, open_runtime
 from agentos.cli.output import as_json, complain, safe
 from agentos.errors import UsageError
-from agentos.events import Event, Retry, TextDelta, TurnEnded
+from agentos.events import Event, ReasoningDelta, Retry, TextDelta, TurnEnded
 
 Format = Literal["text", "json", "stream-json"]
 _EXIT_CODES = {"llm_error": 4, "max_steps": 5, "budget": 5, "loop": 5, "cancelled": 130}
@@ -103,6 +103,8 @@ class _Printer:
 
     def event(self, event: Event) -> None:
         """What happens before the result."""
+        if isinstance(event, ReasoningDelta):
+            return
         if self._form == "stream-json":
             _write(as_json(event.as_json()))
         elif isinstance(event, Retry):

@@ -5,7 +5,7 @@ from starlette.middleware import Middleware
 
 import agentos
 from agentos.server.access import Access
-from agentos.server.letta import agents, messages, runs
+from agentos.server.letta import agents, conversations, messages, passages, runs, schedules, steps, unsupported
 from agentos.server.replies import add_error_handlers, answer
 from agentos.server.service import Service, Serving
 
@@ -34,6 +34,10 @@ def create_app(service: Service) -> FastAPI:
         """Status and version, as Letta's clients ask for them."""
         return answer({"status": "ok", "version": agentos.__version__})
 
-    for module in (agents, messages, runs):
-        app.include_router(module.router, prefix="/v1")
+    for router in (
+        agents.router, messages.router, messages.everywhere, passages.router, passages.everywhere, runs.router,
+        steps.router, schedules.router, conversations.router,
+        unsupported.router,  # last: what has a handler of its own comes first
+    ):  # fmt: skip
+        app.include_router(router, prefix="/v1")
     return app

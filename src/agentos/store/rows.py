@@ -1,5 +1,6 @@
 """What every group of rows shares: an open transaction and the few statements made of it."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,29 @@ class Rows:
     def all(self, query: sa.Select[Any], **values: Any) -> list[sa.RowMapping]:
         """All rows as mappings."""
         return list(self.connection.execute(query, values).mappings())
+
+    def page(
+        self,
+        query: sa.Select[Any],
+        order: Sequence[Any],
+        ascending: bool,
+        ends: Sequence[Sequence[Any] | None],
+        limit: int,
+    ) -> list[sa.RowMapping]:
+        """A page of a list by the key `order`, strictly between the `ends`: after one key, before another.
+
+        Both are meant in the chosen order. Without the first it is the page that ends at the second.
+        """
+        after, before = ends
+        backwards = before is not None and after is None
+        up = ascending != backwards
+        low, high = (after, before) if ascending else (before, after)
+        key, types = sa.tuple_(*order), [column.type for column in order]
+        for end, beyond in ((low, key.__gt__), (high, key.__lt__)):
+            if end is not None:
+                query = query.where(beyond(sa.tuple_(*(sa.literal(v, t) for v, t in zip(end, types, strict=True)))))
+        rows = self.all(query.order_by(*(c if up else c.desc() for c in order)).limit(limit))
+        return rows[::-1] if backwards else rows
 
     def scalar(self, query: sa.Select[Any], **values: Any) -> Any:
         """The first column of the first row."""

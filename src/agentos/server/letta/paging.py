@@ -1,9 +1,14 @@
 """The query of a list: `after`, `before`, `limit`, `order`."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, Field
+
+Key = TypeVar("Key", bound=Any)
+End = TypeVar("End")
+Row = TypeVar("Row")
 
 
 class Page(BaseModel):
@@ -22,9 +27,22 @@ class Page(BaseModel):
             return self.order == "asc"
         return default if self.ascending is None else self.ascending
 
+    def ends(self, find: Callable[[str], End]) -> list[End | None]:
+        """What `find` makes of the ids (after, before)."""
+        return [None if given is None else find(given) for given in (self.after, self.before)]
+
     def size(self, default: int) -> int:
         """How many at most."""
         return default if self.limit is None else self.limit
 
 
 Paged = Annotated[Page, Query()]
+
+
+def slice_of(rows: Sequence[tuple[Key, Row]], ascending: bool, ends: Sequence[Key | None], limit: int) -> list[Row]:
+    """The page of a short list, (key, row) by key, that `Rows.page` would give."""
+    after, before = ends
+    listed = rows if ascending else rows[::-1]
+    low, high = (after, before) if ascending else (before, after)
+    within = [row for key, row in listed if (low is None or key > low) and (high is None or key < high)]
+    return within[max(0, len(within) - limit) :] if before is not None and after is None else within[:limit]
