@@ -158,11 +158,11 @@ class Agent:
         return item
 
     async def result(self, item: InboxItem) -> TurnResult | None:
-        """How the turn of an accepted input ended; None while it has not."""
+        """How the turn of an accepted input ended; None while it has not. `NotFound` once the agent is deleted."""
 
         def work(tx: Any) -> TurnResult | None:
-            run = tx.run(item.run_id)
-            return turn_result(tx, tx.agent(self.id).name, run) if run and run.status not in OPEN else None
+            agent, run = require_agent(tx, self.id), tx.run(item.run_id)
+            return None if run.status in OPEN else turn_result(tx, agent.name, run)
 
         return await self.parts.store.read(work)
 

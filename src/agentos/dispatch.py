@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from agentos.actions.saved import turn_result
-from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, Stopping, StoreError
-from agentos.events import Event, TextDelta, TurnEnded, TurnResult
-from agentos.messages import Input
+from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, Stopping, StoreError, UsageError
+from agentos.events import Event, ReasoningDelta, Retry, Saved, TextDelta, TurnEnded, TurnResult
+from agentos.messages import Input, clean_text
 from agentos.runtime import Runtime
 from agentos.schedules import next_time
 from agentos.state import InboxItem
@@ -41,22 +41,29 @@ class Feed:
         """Set when the run has ended."""
         self.followers = 0
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
     def text(self) -> str:
         """What the message at `place` says so far."""
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
+        return _joined(self._pieces)
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought so far before it."""
+        return _joined(self._thoughts)
 
     def take(self, event: Event) -> None:
         """Note an event of the run and wake its followers."""
-        if isinstance(event, TextDelta):
+        if isinstance(event, TextDelta | ReasoningDelta):
             if event.place != self.place:
-                self.place, self._pieces = event.place, []
-            self._pieces.append(event.text)
+                self.broke_off()
+                self.place = event.place
+            (self._pieces if isinstance(event, TextDelta) else self._thoughts).append(clean_text(event.text))
         else:
+            if isinstance(event, Retry):
+                self.broke_off()
             self.saved += 1
             if isinstance(event, TurnEnded):
                 self.result = event.result
@@ -67,7 +74,7 @@ class Feed:
 
     def broke_off(self) -> None:
         """What was being written will be written anew."""
-        self.place, self._pieces = 0, []
+        self.place, self._pieces, self._thoughts = 0, [], []
 
     async def changed(self, timeout_seconds: float) -> bool:
         """Wait for the next event; False when none came in time."""
@@ -79,6 +86,15 @@ class Feed:
             return True
         except TimeoutError:
             return False
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+
+def _joined(pieces: list[str]) -> str:
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""
 
 
 class Dispatcher:
@@ -134,7 +150,7 @@ class Dispatcher:
         await asyncio.gather(*tasks, *filter(None, [self._sweeper]), return_exceptions=True)
         self.stopped = True
         for feed in self._feeds.values():
-            feed.take(Event())
+            feed.take(Saved())
 
     @property
     def running(self) -> int:
@@ -188,7 +204,7 @@ class Dispatcher:
             stopped.append(turn.run.id)
         for run_id in stopped:
             if feed := self._feeds.get(run_id):
-                feed.take(Event(run_id=run_id))  # its followers look at what is saved
+                feed.take(Saved(run_id=run_id))  # its followers look at what is saved
         return {run_id: "cancelled" if run_id in stopped else "failed" for run_id in asked}
 
     # output
@@ -230,17 +246,18 @@ class Dispatcher:
         agent = await self.runtime.agent_of(item.agent_id)
         async with self.follow(item.run_id) as feed:
             while True:
+                saved = feed.saved  # what happens while the database is read must not be waited for
                 result = feed.result or await agent.result(item)
                 left = 10.0 if end is None else end - time.monotonic()
                 if result is not None or left <= 0:
                     return result
                 if self.stopped:
                     raise Stopping("the server stops; the message is saved and is answered once it has started again")
-                await self._next(feed, self.patience(item.agent_id, min(10.0, left)))
+                await self._next(feed, saved, self.patience(item.agent_id, min(10.0, left)))
 
-    async def _next(self, feed: Feed, seconds: float) -> None:
-        """Wait for something of the run to be saved."""
-        saved, end = feed.saved, time.monotonic() + seconds
+    async def _next(self, feed: Feed, saved: int, seconds: float) -> None:
+        """Wait until more of the run is saved than when the feed's count was `saved`."""
+        end = time.monotonic() + seconds
         while feed.saved == saved and (left := end - time.monotonic()) > 0:
             await feed.changed(left)
 
@@ -252,16 +269,15 @@ class Dispatcher:
         feed.take(event)
         for listener in self.listeners:
             listener(agent_id, event, seconds)
-        if isinstance(event, TurnEnded):
+        if isinstance(event, TurnEnded):  # whoever follows has it; where the run is taken up again, another begins
             extra = {"agent_id": agent_id, "run_id": event.run_id, "status": event.result.stop_reason}
             _log.info("turn", extra={**extra, "steps": event.result.steps, "ms": round(1000 * seconds)})
-            self._tidy(event.run_id, feed)
+            del self._feeds[event.run_id]
         return feed
 
     def _tidy(self, run_id: str, feed: Feed) -> None:
         """Let go of a feed that nobody follows and nothing more is written to."""
-        idle = feed.result is not None or not feed.place
-        if not feed.followers and idle and self._feeds.get(run_id) is feed:
+        if not feed.followers and not feed.place and self._feeds.get(run_id) is feed:
             del self._feeds[run_id]
 
     # turns
@@ -293,9 +309,10 @@ class Dispatcher:
                         if await self.runtime.agent_of(agent_id) is not agent:
                             return True  # its model, tools or system text were changed: the next turn has them
             self._faults.pop(agent_id, None)
-        except NotFound:
-            pass  # deleted meanwhile
+        except NotFound:  # deleted meanwhile
+            self._look_again()
         except ConfigError as error:
+            feed.broke_off()
             if ended := await self._refused(agent_id, since):  # the next run may do better
                 self._publish(agent_id, ended, time.monotonic() - started)
                 return True
@@ -323,6 +340,11 @@ class Dispatcher:
             return await self.runtime.store.read(work)
         except StoreError:
             return None
+
+    def _look_again(self) -> None:
+        """A run ended without an event of its own: whoever follows one looks at what is saved."""
+        for feed in list(self._feeds.values()):
+            feed.take(Saved())
 
     def _rest(self, agent_id: str, error: Exception) -> int:
         """Leave the agent alone for a while; returns how often this happened in a row."""
@@ -360,8 +382,10 @@ class Dispatcher:
         """Fire schedules, then wake every agent that has something due and does not run."""
         store, now = self.runtime.store, self.runtime.clock.now()
         for schedule in await store.read(lambda tx: tx.due_schedules(now)):
-            with suppress(NotFound):
+            try:
                 await self._fire(schedule, now)
+            except AgentOSError as error:  # one that cannot fire keeps no other from it
+                _log.warning("schedule waits", extra={"agent_id": schedule.agent_id, "error": str(error)})
         tired = time.monotonic()
         self._resting = {agent_id: until for agent_id, until in self._resting.items() if until > tired}
         for agent_id in await store.read(lambda tx: tx.agents_due(now)):
@@ -373,6 +397,9 @@ class Dispatcher:
         store, key = self.runtime.store, f"{schedule.id}@"
         if not await store.read(lambda tx: tx.waits(schedule.agent_id, key)):
             agent = await self.runtime.agent_of(schedule.agent_id)
-            await agent.accept(schedule.inputs, otid=f"{key}{schedule.next_at.isoformat()}")
+            try:
+                await agent.accept(schedule.inputs, otid=f"{key}{schedule.next_at.isoformat()}")
+            except UsageError as error:  # the agent cannot take it now, and would not a second later
+                _log.warning("schedule missed", extra={"agent_id": schedule.agent_id, "error": str(error)})
         following = None if schedule.cron is None else next_time(schedule.cron, schedule.zone, now)
         await store.write(lambda tx: tx.reschedule(schedule, following))

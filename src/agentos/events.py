@@ -64,6 +64,16 @@ class TextDelta(Event):
 
 
 @dataclass(frozen=True)
+class ReasoningDelta(Event):
+    """What the model thinks before it speaks, as it arrives; no answer to the user, and not shown in a terminal."""
+
+    type: ClassVar[str] = "reasoning_delta"
+    text: str
+    place: int = 0
+    """As in `TextDelta`."""
+
+
+@dataclass(frozen=True)
 class ToolCallEvent(Event):
     """A call the model asked for, saved and about to run."""
 

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone
 from functools import cached_property
 from math import isfinite
 from typing import Any, Literal
@@ -16,6 +16,9 @@ Kind = Literal["message", "alert", "timer", "fallback"]
 """`alert` and `timer` are the runtime's own notices; `fallback` is its plain sentence at a turn's end."""
 
 StopReason = Literal["end_turn", "max_steps", "budget", "loop", "cancelled", "llm_error", "requires_approval"]
+
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+"""Under which names servers send reasoning; it goes back under the name it came with."""
 
 # NUL and lone surrogates cannot be stored or sent by every party.
 _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
@@ -52,6 +55,22 @@ def at_local_time(wall: datetime, now: datetime) -> datetime:
     Where `now` has the machine's own offset, the machine's rules of summer time hold; else those of its `tzinfo`.
     """
     return wall.astimezone() if now.tzinfo == now.astimezone().tzinfo else wall.replace(tzinfo=now.tzinfo)
+
+
+def read_time(text: str, now: datetime, *, end: bool = False) -> datetime:
+    """An ISO 8601 date or time as a point in time, local where it has no offset; `ValueError` for anything else.
+
+    With `end` a bare date includes its whole day.
+    """
+    value = datetime.fromisoformat(text)
+    if end and len(text) <= 10:
+        value = datetime.combine(value, time.max)
+    try:
+        value = value if value.tzinfo else at_local_time(value, now)
+        value.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first or last day of the calendar: all there is
+        return value.replace(tzinfo=UTC)
+    return value
 
 
 @dataclass(frozen=True)
@@ -149,6 +168,12 @@ class Message:
     def ref(self) -> str:
         """The id the model uses for this message."""
         return f"m{self.id}"
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it spoke, where its provider tells."""
+        fields = (self.provider or {}).get("fields", {})
+        return str(next((fields[name] for name in REASONING_FIELDS if fields.get(name)), ""))
 
     @property
     def local_time(self) -> datetime:

@@ -209,6 +209,8 @@ class SearchQuery:
     roles: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     """Any of these (passages)."""
+    all_tags: bool = False
+    """All of them instead."""
     start: datetime | None = None
     end: datetime | None = None
     """Both ends are included."""

@@ -2,7 +2,8 @@
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,9 +11,11 @@ from cronsim import CronSim, CronSimError
 
 from agentos.actions.saved import require_agent
 from agentos.errors import UsageError
-from agentos.messages import Input
+from agentos.messages import Input, clean_text
 from agentos.protocols import Clock, Store
 from agentos.state import Schedule
+
+_FARTHEST = timedelta(days=365 * 100)
 
 
 def next_time(cron: str, zone: str, after: datetime) -> datetime:
@@ -41,14 +44,20 @@ async def add_schedule(
     at: datetime | None = None,
     zone: str = "",
 ) -> Schedule:
-    """Save a schedule that sends `inputs` as one turn, by `cron` or once `at` a time (a past one: at once)."""
+    """Save a schedule that sends `inputs` as one turn, by `cron` or once `at` a time (a past one: at once).
+
+    `UsageError` for both or neither, for an empty text, and for a time that will not be lived to see.
+    """
     if (cron is None) == (at is None):
         raise UsageError("a schedule needs a cron expression or a time, one of them")
     if not any(i.text.strip() for i in inputs):
         raise UsageError("the message is empty; write what the agent is to be told")
     now = clock.now()
-    due = at if cron is None else next_time(cron, zone, now)
-    schedule = Schedule(f"schedule-{uuid.uuid4()}", agent_id, now, tuple(inputs), cron, zone, due)
+    due = next_time(cron, zone, now) if cron is not None else max(at or now, now)
+    if due > now + _FARTHEST:
+        raise UsageError(f"{due:%Y-%m-%d} is too far off; choose a time within {_FARTHEST.days // 365} years")
+    said = tuple(replace(i, text=clean_text(i.text)) for i in inputs)
+    schedule = Schedule(f"schedule-{uuid.uuid4()}", agent_id, now, said, cron, zone, due)
 
     def work(tx: Any) -> None:
         require_agent(tx, agent_id)

@@ -13,7 +13,7 @@ from agentos.memory import core
 from agentos.messages import Block, SummaryEntry, Usage
 from agentos.protocols import Hit
 from agentos.runtime import Runtime
-from agentos.state import AgentRecord, Limits, StepRecord
+from agentos.state import AgentRecord, Limits, Schedule, StepRecord
 from agentos.tools.memory import SEARCH_TOOLS
 
 Json = dict[str, Any]
@@ -55,6 +55,14 @@ def agent_details(tx: Any, record: AgentRecord, limits: Limits) -> Json:
         "timers": [{"due_at": local(t.due_at), "note": t.note} for t in tx.timers(record.id)],
         "usage": usage_value(tx.usage(record.id)),
     }
+
+
+def schedule_value(schedule: Schedule, agent: str) -> Json:
+    """One schedule of the agent called `agent`."""
+    return {
+        "id": schedule.id, "agent": agent, "cron": schedule.cron, "time_zone": schedule.zone or "local",
+        "next_at": local(schedule.next_at), "messages": [i.text for i in schedule.inputs],
+    }  # fmt: skip
 
 
 def usage_value(usage: Usage) -> Json:

@@ -14,7 +14,7 @@ from agentos.actions.turn import Turn, fit_window
 from agentos.context.compiler import rebase_reason
 from agentos.context.tokens import PER_MESSAGE, clip, prompt_tokens, scaled
 from agentos.errors import AgentOSError, ConfigError, ContextOverflow, ProviderError
-from agentos.events import Event, Heartbeat, Retry, TextDelta, ToolCallEvent
+from agentos.events import Event, Heartbeat, ReasoningDelta, Retry, TextDelta, ToolCallEvent
 from agentos.messages import Message, Reply, ToolCall, Usage, clean_text
 from agentos.next_action import AskModel, End
 from agentos.prompts import prompt
@@ -57,9 +57,12 @@ async def ask(turn: Turn, action: AskModel) -> AsyncGenerator[Event, None]:
                     asked.reply = item
                 elif isinstance(item, Retry):
                     yield item
-                elif item.text:
-                    asked.said.append(item.text)
-                    yield TextDelta(item.text, place=turn.state.agent.last_seq + 1)
+                else:
+                    if item.reasoning:
+                        yield ReasoningDelta(item.reasoning, place=turn.state.agent.last_seq + 1)
+                    if item.text:
+                        asked.said.append(item.text)
+                        yield TextDelta(item.text, place=turn.state.agent.last_seq + 1)
     except ContextOverflow as error:
         following = _shrink(turn, error)
     except ProviderError as error:
@@ -128,8 +131,9 @@ async def _save(turn: Turn, action: AskModel, asked: _Asked) -> AsyncGenerator[E
 
 
 def _cut_off(text: str) -> Reply:
-    """What a cancelled call leaves: its text, marked; its unfinished calls are dropped."""
-    return Reply(text=f"{text.rstrip()} [cut off]" if text.strip() else "", usage=Usage(), finish_reason="cancelled")
+    """What a cancelled call leaves: its text, all that was shown of it, marked; its unfinished calls are dropped."""
+    marked = text + ("[cut off]" if text[-1:].isspace() else " [cut off]")
+    return Reply(text=marked if text.strip() else "", usage=Usage(), finish_reason="cancelled")
 
 
 def _fitted(turn: Turn, reply: Reply) -> Message:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from agentos.context.compiler import take_snapshot
-from agentos.errors import UsageError
+from agentos.errors import NotFound
 from agentos.events import TurnResult
 from agentos.messages import Block, Cause, Message
 from agentos.state import AgentRecord, AgentState, RunRecord
@@ -34,10 +34,10 @@ def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
 
 
 def require_agent(tx: Any, agent_id: str) -> AgentRecord:
-    """The agent's row; `UsageError` when it was deleted meanwhile."""
+    """The agent's row; `NotFound` when it was deleted meanwhile."""
     agent: AgentRecord | None = tx.agent(agent_id)
     if agent is None:
-        raise UsageError("this agent was deleted; `agentos agents list` shows which there are")
+        raise NotFound("this agent was deleted; `agentos agents list` shows which there are")
     return agent
 
 

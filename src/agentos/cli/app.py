@@ -16,7 +16,11 @@ app = typer.Typer(
 agents_app = typer.Typer(help="Manage agents.", no_args_is_help=True, rich_markup_mode=None)
 memory_app = typer.Typer(help="Look into and correct what an agent knows.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(agents_app, name="agents")
+schedule_app = typer.Typer(
+    help="Messages that `agentos serve` sends to agents by the clock.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(memory_app, name="memory")
+app.add_typer(schedule_app, name="schedule")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.", show_default=False)]
@@ -350,3 +354,42 @@ def memory_import(
     from agentos.cli import memory
 
     memory.import_file(agent, file)
+
+
+@schedule_app.command("list")
+def schedule_list(
+    agent: Annotated[str | None, typer.Argument(metavar="AGENT", help="Only this agent's.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """What is to be sent, soonest first."""
+    from agentos.cli import schedule
+
+    schedule.list_schedules(agent, json)
+
+
+@schedule_app.command("add")
+def schedule_add(
+    agent: AgentName,
+    message: Annotated[str, typer.Argument(metavar="TEXT", help="What the agent is told.", show_default=False)],
+    cron: Annotated[
+        str | None,
+        typer.Option(metavar="CRON", help="Five fields in local time, such as '0 9 * * 1-5'.", show_default=False),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Once, at this ISO 8601 time.", show_default=False)
+    ] = None,
+) -> None:
+    """Send a message again and again (--cron), or once (--at)."""
+    from agentos.cli import schedule
+
+    schedule.add(agent, message, cron, at)
+
+
+@schedule_app.command("remove")
+def schedule_remove(
+    schedule_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.", show_default=False)],
+) -> None:
+    """Send it no more."""
+    from agentos.cli import schedule
+
+    schedule.remove(schedule_id)

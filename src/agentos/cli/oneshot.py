@@ -11,7 +11,7 @@ from agentos.cli.keys import cancelling
 from agentos.cli.opening import Chosen, blocking, open_talk
 from agentos.cli.output import as_json, complain, safe
 from agentos.errors import UsageError
-from agentos.events import Event, Retry, TextDelta, TurnEnded
+from agentos.events import Event, ReasoningDelta, Retry, TextDelta, TurnEnded
 from agentos.talk import Talk
 
 Format = Literal["text", "json", "stream-json"]
@@ -102,6 +102,8 @@ class _Printer:
 
     def event(self, event: Event) -> None:
         """What happens before the result."""
+        if isinstance(event, ReasoningDelta):
+            return
         if self._form == "stream-json":
             _write(as_json(event.as_json()))
         elif isinstance(event, Retry):

@@ -135,6 +135,20 @@ def agents(values: list[Json]) -> RenderableType:
     return Group(*shown)
 
 
+def schedules(values: list[Json]) -> RenderableType:
+    """What is to be sent, and when."""
+    if not values:
+        return Text("nothing is scheduled; `agentos schedule add` does it", style="quiet")
+    shown = []
+    for value in values:
+        row = Text.assemble((safe(value["agent"]), "name"), f"  {when(value['next_at'])}")
+        row.append(f"  {value['cron']} ({value['time_zone']})" if value["cron"] else "  once", style="quiet")
+        row.append(f"  {line(' '.join(value['messages']), 60)}")
+        row.append(f"  {value['id']}", style="quiet")
+        shown.append(row)
+    return Group(*shown)
+
+
 def agent(value: Json) -> RenderableType:
     """One agent in full."""
     limits = value["limits"]

@@ -7,12 +7,10 @@ from typing import Any
 
 from agentos.llm.arguments import parse_arguments
 from agentos.llm.text_calls import TextGate, ThinkSplitter, new_call_id
-from agentos.messages import ToolCall, clean_text
+from agentos.messages import REASONING_FIELDS, ToolCall, clean_text
 from agentos.protocols import Delta
 
 MAX_ID_CHARS = 64
-_REASONING = ("reasoning_content", "reasoning")
-"""Under which names servers send reasoning; it goes back under the name it came with."""
 _CUT_OFF = (
     "cut off: the reply ended inside this call's arguments after {chars} characters, so it was not run; "
     "send it again with shorter arguments, or split it into several calls"
@@ -134,7 +132,7 @@ class ReplyBuilder:
     def _feed_delta(self, delta: Any) -> Iterator[Delta]:
         if getattr(delta, "role", None):
             self.heard = True
-        for name in _REASONING:
+        for name in REASONING_FIELDS:
             yield from self._reason(name, getattr(delta, name, None))
         for block in getattr(delta, "thinking_blocks", None) or ():
             self._feed_block(dict(block))

@@ -196,7 +196,7 @@ class HybridSearch:
     ) -> list[Hit]:
         """Full text and the nearest vectors, each over all of the agent's valid passages."""
         near = await self._nearest(agent_id, q.text, wanted)
-        filters: dict[str, Any] = {"tags": q.tags, "start": q.start, "end": q.end}
+        filters: dict[str, Any] = {"tags": q.tags, "all_tags": q.all_tags, "start": q.start, "end": q.end}
 
         def find(tx: Any) -> list[Hit]:
             lexical, exact = (tx.lexical_passages(agent_id, t, **filters, limit=wanted) for t in terms)

@@ -21,7 +21,7 @@ from agentos import curate
 from agentos.agent import Agent
 from agentos.archive.embedders import make_embedder
 from agentos.errors import AgentOSError, ConfigError, ProviderError
-from agentos.events import Event, TextDelta
+from agentos.events import Event, ReasoningDelta, TextDelta
 from agentos.messages import Cause, Passage, Reply
 from agentos.personas import list_personas, load_persona, persona_folders
 from agentos.protocols import LLM, Embedder, LLMRequest, SearchQuery
@@ -359,7 +359,7 @@ async def run_events(events: AsyncGenerator[Event, None]) -> AsyncGenerator[dict
     """Events as the trajectory has them; the pieces of a reply stand in its result."""
     async with aclosing(events):
         async for event in events:
-            if not isinstance(event, TextDelta):
+            if not isinstance(event, TextDelta | ReasoningDelta):
                 yield event.as_json()
 
 

@@ -6,7 +6,20 @@ from starlette.middleware import Middleware
 import agentos
 from agentos.server import openai, own, usage
 from agentos.server.access import Access
-from agentos.server.letta import agent_files, agents, blocks, messages, models, runs, tools
+from agentos.server.letta import (
+    agent_files,
+    agents,
+    blocks,
+    conversations,
+    messages,
+    models,
+    passages,
+    runs,
+    schedules,
+    steps,
+    tools,
+    unsupported,
+)
 from agentos.server.metrics import CONTENT_TYPE
 from agentos.server.replies import add_error_handlers, answer
 from agentos.server.service import Service, Serving
@@ -41,10 +54,15 @@ def create_app(service: Service) -> FastAPI:
         """Figures in Prometheus' text format."""
         return Response(await serving.metrics.text(), media_type=CONTENT_TYPE)
 
-    for module in (agents, agent_files, blocks, tools, messages, runs, models):
-        app.include_router(module.router, prefix="/v1")
     app.include_router(own.router)
     app.include_router(usage.router, prefix="/agentos/v1")
-    app.include_router(openai.router, prefix="/v1")  # behind Letta's, whose /v1/models/embedding is no agent
+    for router in (
+        agents.router, agent_files.router, blocks.router, tools.router, models.router, messages.router,
+        messages.everywhere, passages.router, passages.everywhere, runs.router, steps.router, schedules.router,
+        conversations.router,
+        openai.router,  # behind Letta's, whose /v1/models/embedding is no agent
+        unsupported.router,  # last: what has a handler of its own comes first
+    ):  # fmt: skip
+        app.include_router(router, prefix="/v1")
     app.include_router(openai.router, prefix="/openai/v1", include_in_schema=False)
     return app

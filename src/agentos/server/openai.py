@@ -232,7 +232,7 @@ async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted
     speaking: str | None = None
     async with aclosing(stream_run(service, run, tokens=True, kinds={"assistant_message"})) as values:
         async for value in values:
-            if value["message_type"] == "ping":
+            if value is None or value["message_type"] == "ping":
                 yield b": still at work\n\n"
             elif value["message_type"] == "assistant_message":
                 apart = "\n\n" if speaking not in (None, value["id"]) else ""

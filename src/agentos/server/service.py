@@ -31,6 +31,8 @@ class Service:
     max_body_bytes: int = 10 * 1024 * 1024
     body_seconds: float = 30.0
     """How long a request's body may take to arrive."""
+    keep_alive_seconds: float = 20.0
+    """After how long without a word a client that waits is sent something; they give up after 60 s."""
     ready: bool = True
     edits: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     """Held while an agent's row is read and changed by what was read."""

@@ -116,7 +116,7 @@ class AgentRows(Rows):
             query = query.where(
                 _agent.c.id.in_(sa.select(_attached.c.agent_id).where(_attached.c.block_id == block_id))
             )
-        return [_agent_record(row) for row in self.page(query, [AGENT_ORDERS[order_by], _agent.c.id], **part)]
+        return [_agent_record(row) for row in self.page_by_id(query, [AGENT_ORDERS[order_by], _agent.c.id], **part)]
 
     def agent_models(self) -> list[str]:
         """The models that agents have as their own, by name."""
@@ -206,7 +206,7 @@ class AgentRows(Rows):
             query = query.where(count < holders_under)
         if holders:
             query = query.where(count.in_(holders))
-        return [_to_block(row) for row in self.page(query, [_block.c.id], **part)]
+        return [_to_block(row) for row in self.page_by_id(query, [_block.c.id], **part)]
 
     def blocks_at(self, versions: tuple[int, ...]) -> list[Block]:
         """The blocks as they read at these versions, in the order given."""

@@ -1,14 +1,14 @@
 """Messages, the inbox, runs, steps, summary entries and timers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from agentos.errors import Conflict, NotFound
-from agentos.messages import Cause, Input, Message, SummaryEntry, ToolCall, Usage
+from agentos.messages import REASONING_FIELDS, Cause, Input, Message, SummaryEntry, ToolCall, Usage
 from agentos.state import OPEN, InboxItem, RunRecord, Schedule, StepRecord, Timer
 from agentos.store.rows import Rows, fields, table
 from agentos.store.tables import (
@@ -35,7 +35,7 @@ _WAITING = (
     .limit(1)
 )
 _BY_TIME = [_message.c.created_at, _message.c.id]
-_OF_RUN = sa.select(_message).where(_message.c.run_id == sa.bindparam("run_id")).order_by(_message.c.id)
+_OF_RUN = sa.select(_message).where(_message.c.run_id == sa.bindparam("run_id")).order_by(_message.c.seq)
 _OF_INPUT = sa.select(_message).where(_message.c.inbox_id == sa.bindparam("inbox_id")).order_by(_message.c.id)
 _TIMERS = (
     sa.select(_timer)
@@ -43,6 +43,10 @@ _TIMERS = (
     .where(_timer.c.due_at <= sa.bindparam("due_by"))
     .order_by(_timer.c.due_at, _timer.c.id)
 )
+
+
+Part = Literal["input", "notice", "reasoning", "text", "call", "result", "summary"]
+"""What a message may hold, or the summary's entry that ends with it."""
 
 
 class HistoryRows(Rows):
@@ -83,27 +87,51 @@ class HistoryRows(Rows):
         after: Sequence[int] | None,
         before: Sequence[int] | None,
         limit: int,
+        parts: Collection[Part] | None = None,
     ) -> list[Message]:
         """A page of what was said: first what was imported, then the queue in its order, or the other way round.
 
         `after` and `before` are (place, 0) of a queued message or (0, id) of an imported one, later and earlier in
-        that order. With `before` alone it is the page that ends there.
+        that order. With `before` alone it is the page that ends there. With `parts`, only messages that have one.
         """
+        mine = sa.select(_message).where(_message.c.agent_id == agent_id)
+        if parts is not None:
+            mine = mine.where(sa.or_(sa.false(), *(_having(part) for part in parts)))
         backwards = before is not None and after is None
-        up = ascending != backwards
-        low, high = (after, before) if ascending else (before, after)
-        queued = sa.select(_message).where(_message.c.agent_id == agent_id, _message.c.seq.is_not(None))
-        imported = sa.select(_message).where(_message.c.agent_id == agent_id, _message.c.external_id.is_not(None))
-        queued = _between(queued, [_message.c.seq], low and low[:1], high and high[:1])
-        imported = _between(imported, _BY_TIME, *(self._moment(agent_id, end) for end in (low, high)))
         found: list[Message] = []
-        for query, order in ((imported, _BY_TIME), (queued, [_message.c.seq])) if up else (
-            (queued, [_message.c.seq]), (imported, _BY_TIME),
-        ):  # fmt: skip
+        for queued in (False, True) if ascending != backwards else (True, False):
+            if queued:
+                order = [_message.c.seq]
+                ends = [end and end[:1] for end in (after, before)]
+                rows = mine.where(_message.c.seq.is_not(None))
+            else:
+                order = _BY_TIME
+                ends = [self._moment(agent_id, end) for end in (after, before)]
+                rows = mine.where(_message.c.external_id.is_not(None))
             if len(found) < limit:
-                rows = self.all(query.order_by(*(c if up else c.desc() for c in order)).limit(limit - len(found)))
-                found += map(_to_message, rows)
-        return found[::-1] if backwards else found
+                page = list(map(_to_message, self.page(rows, order, ascending, ends, limit - len(found))))
+                found = page + found if backwards else found + page
+        return found
+
+    def message_at(self, agent_id: str, place: int) -> Message | None:
+        """The message at a place of the agent's queue, in context or not."""
+        row = self.first(sa.select(_message).where(_message.c.agent_id == agent_id, _message.c.seq == place))
+        return None if row is None else _to_message(row)
+
+    def said(
+        self,
+        ascending: bool,
+        after: int | None,
+        before: int | None,
+        limit: int,
+        parts: Collection[Part] | None = None,
+    ) -> list[Message]:
+        """A page of what was said by and to all agents, in the order in which it was saved; cursors are row ids."""
+        query = sa.select(_message).where(sa.or_(_message.c.seq.is_not(None), _message.c.external_id.is_not(None)))
+        if parts is not None:
+            query = query.where(sa.or_(sa.false(), *(_having(part) for part in parts)))
+        ends = [None if end is None else (end,) for end in (after, before)]
+        return [_to_message(row) for row in self.page(query, [_message.c.id], ascending, ends, limit)]
 
     def _moment(self, agent_id: str, end: Sequence[int] | None) -> tuple[Any, ...] | None:
         """A cursor as it bounds imported messages: those are all earlier than any queued one."""
@@ -195,8 +223,9 @@ class HistoryRows(Rows):
     def notices(self, agent_id: str) -> list[Message]:
         """Notices that have not entered the queue, oldest first."""
         query = sa.select(_message).where(
-            _message.c.agent_id == agent_id, _message.c.seq.is_(None), _message.c.origin == "runtime"
-        )
+            _message.c.agent_id == agent_id, _message.c.seq.is_(None), _message.c.origin == "runtime",
+            _message.c.inbox_id.is_(None),  # what a client says as the system waits for its own turn
+        )  # fmt: skip
         return [_to_message(row) for row in self.all(query.order_by(_message.c.id))]
 
     def place_notice(self, notice: Message) -> Message:
@@ -246,6 +275,28 @@ class HistoryRows(Rows):
         query = sa.select(_run).where(_run.c.agent_id == agent_id).order_by(_run.c.created_at.desc()).limit(limit)
         return [_to_run(row) for row in self.all(query)]
 
+    def run_page(
+        self,
+        ascending: bool,
+        after: RunRecord | None,
+        before: RunRecord | None,
+        limit: int,
+        *,
+        agent_ids: Collection[str] | None = None,
+        statuses: Collection[str] | None = None,
+        stop_reasons: Collection[str] | None = None,
+    ) -> list[RunRecord]:
+        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named."""
+        query = sa.select(_run)
+        for column, wanted in (
+            (_run.c.agent_id, agent_ids), (_run.c.status, statuses), (_run.c.stop_reason, stop_reasons),
+        ):  # fmt: skip
+            if wanted is not None:
+                query = query.where(column.in_(wanted))
+        order = [_run.c.created_at, sa.func.coalesce(_run.c.inbox_id, 0), _run.c.id]
+        ends = [None if run is None else (run.created_at, run.inbox_id or 0, run.id) for run in (after, before)]
+        return [_to_run(row) for row in self.page(query, order, ascending, ends, limit)]
+
     def add_step(self, step: StepRecord) -> int:
         """Insert a step; returns its id."""
         values = fields(step) | fields(step.usage)
@@ -257,7 +308,32 @@ class HistoryRows(Rows):
         query = sa.select(_step).where(_step.c.agent_id == agent_id).order_by(_step.c.id.desc()).limit(limit)
         if run_id:
             query = query.where(_step.c.run_id == run_id)
-        return [StepRecord(usage=_pop_usage(values), **values) for values in map(dict, self.all(query))]
+        return [_to_step(row) for row in self.all(query)]
+
+    def step(self, step_id: int) -> StepRecord | None:
+        """One step."""
+        row = self.first(sa.select(_step).where(_step.c.id == step_id))
+        return None if row is None else _to_step(row)
+
+    def step_page(
+        self,
+        ascending: bool,
+        after: int | None,
+        before: int | None,
+        limit: int,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        **equal: str | None,
+    ) -> list[StepRecord]:
+        """A page of steps in order; `equal`: `run_id`, `agent_id`, `model`. Both ends of the time are included."""
+        query = sa.select(_step).where(*(_step.c[name] == value for name, value in equal.items() if value is not None))
+        if start is not None:
+            query = query.where(_step.c.created_at >= start)
+        if end is not None:
+            query = query.where(_step.c.created_at <= end)
+        ends = [None if at is None else (at,) for at in (after, before)]
+        return [_to_step(row) for row in self.page(query, [_step.c.id], ascending, ends, limit)]
 
     def last_prompt_tokens(self, agent_id: str) -> int:
         """Prompt tokens of the agent's last conversation step that was answered; 0 before the first."""
@@ -329,7 +405,12 @@ class HistoryRows(Rows):
         query = sa.select(_summary).where(_summary.c.agent_id == agent_id).order_by(_summary.c.id)
         if not retired:
             query = query.where(_summary.c.retired.is_(False))
-        return [SummaryEntry(**{**row, "message_ids": tuple(row["message_ids"])}) for row in self.all(query)]
+        return [_to_entry(row) for row in self.all(query)]
+
+    def entries_at(self, agent_id: str, places: Collection[int]) -> dict[int, SummaryEntry]:
+        """The agent's page-outs that ended with a message at one of these places of the queue, by place."""
+        query = sa.select(_summary).where(_summary.c.agent_id == agent_id, _summary.c.last_seq.in_(places))
+        return {row["last_seq"]: _to_entry(row) for row in self.all(query)}
 
     def update_entry(self, entry_id: int, **values: Any) -> None:
         """Complete an entry's prose, or retire it."""
@@ -371,9 +452,11 @@ class HistoryRows(Rows):
         row = self.first(query)
         return None if row is None else _to_schedule(row)
 
-    def schedules(self, agent_id: str) -> list[Schedule]:
-        """The agent's schedules that are not over, soonest first."""
-        query = sa.select(_schedule).where(_schedule.c.agent_id == agent_id, _schedule.c.next_at.is_not(None))
+    def schedules(self, agent_id: str | None = None) -> list[Schedule]:
+        """The schedules that are not over, soonest first; of one agent, or of all."""
+        query = sa.select(_schedule).where(_schedule.c.next_at.is_not(None))
+        if agent_id is not None:
+            query = query.where(_schedule.c.agent_id == agent_id)
         return [_to_schedule(row) for row in self.all(query.order_by(_schedule.c.next_at, _schedule.c.id))]
 
     def due_schedules(self, now: datetime) -> list[Schedule]:
@@ -419,14 +502,28 @@ def _to_message(row: Any) -> Message:
     return Message(**values)
 
 
-def _between(query: Any, order: Sequence[Any], low: Any, high: Any) -> Any:
-    """Rows strictly between two keys in an ascending order."""
-    key = sa.tuple_(*order)
-    types = [c.type for c in order]
-    for end, compare in ((low, key.__gt__), (high, key.__lt__)):
-        if end is not None:
-            query = query.where(compare(sa.tuple_(*(sa.literal(v, t) for v, t in zip(end, types, strict=True)))))
-    return query
+def _having(part: Part) -> Any:
+    """Messages of which this is a part."""
+    if part == "summary":
+        ended = sa.select(_summary.c.last_seq).where(_summary.c.agent_id == _message.c.agent_id)
+        return _message.c.seq.in_(ended)
+    if part in ("input", "notice"):
+        return sa.and_(_message.c.role == "user", (_message.c.kind == "message") == (part == "input"))
+    if part == "reasoning":
+        thoughts = (_message.c.provider["fields", name].as_string() for name in REASONING_FIELDS)
+        return sa.or_(*(thought != "" for thought in thoughts))
+    if part == "text":
+        return sa.and_(_message.c.role == "assistant", _message.c.content != "")
+    return _message.c.calls.is_not(None) if part == "call" else _message.c.role == "tool"
+
+
+def _to_step(row: Any) -> StepRecord:
+    values = dict(row)
+    return StepRecord(usage=_pop_usage(values), **values)
+
+
+def _to_entry(row: Any) -> SummaryEntry:
+    return SummaryEntry(**{**row, "message_ids": tuple(row["message_ids"])})
 
 
 def _to_schedule(row: Any) -> Schedule:

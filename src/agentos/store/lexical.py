@@ -95,10 +95,11 @@ class LexicalRows(Rows):
         tags: tuple[str, ...],
         start: datetime | None,
         end: datetime | None,
+        all_tags: bool = False,
         limit: int,
     ) -> list[int]:
         """Ids of the agent's valid passages that hold any term, best first."""
-        query, values = _filtered(_PASSAGES, tags, start, end)
+        query, values = _filtered(_PASSAGES, tags, start, end, all_tags)
         return self._ids(query, "passage", agent_id, terms, limit, values)
 
     def valid_passages(
@@ -109,9 +110,10 @@ class LexicalRows(Rows):
         tags: tuple[str, ...],
         start: datetime | None,
         end: datetime | None,
+        all_tags: bool = False,
     ) -> list[int]:
         """Those of `ids`, in their order, that are valid passages of the agent and pass the filters."""
-        query, values = _filtered(_VALID_PASSAGES, tags, start, end)
+        query, values = _filtered(_VALID_PASSAGES, tags, start, end, all_tags)
         values |= {"ids": json.dumps(list(ids)), "agent_id": agent_id}
         valid = set(self.connection.execute(query, values).scalars())
         return [key for key in ids if key in valid]
@@ -192,18 +194,18 @@ def _of_messages(template: str, wanted: MessageFilter) -> tuple[sa.TextClause, d
     return query, values
 
 
-_TAGGED = " AND EXISTS (SELECT 1 FROM json_each(p.tags) WHERE json_each.value IN :tags)"
+_TAGGED = " AND (SELECT count(DISTINCT json_each.value) FROM json_each(p.tags) WHERE json_each.value IN :tags) >= :held"
 
 
 def _filtered(
-    template: str, tags: tuple[str, ...], start: datetime | None, end: datetime | None
+    template: str, tags: tuple[str, ...], start: datetime | None, end: datetime | None, all_tags: bool
 ) -> tuple[sa.TextClause, dict[str, Any]]:
     """A statement on passages with these filters, and their values."""
     filters, values = _time_filter("p", start, end)
     query = sa.text(template.format(filters=filters + (_TAGGED if tags else "")))
     if tags:
         query = query.bindparams(sa.bindparam("tags", expanding=True))
-        values["tags"] = list(tags)
+        values |= {"tags": list(tags), "held": len(set(tags)) if all_tags else 1}
     return query, values
 
 

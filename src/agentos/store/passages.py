@@ -82,6 +82,23 @@ class PassageRows(AgentRows):
             query = query.where(_passage.c.id < before_id)
         return [_to_passage(row) for row in self.all(query.order_by(_passage.c.id.desc()).limit(limit))]
 
+    def passage_page(
+        self,
+        agent_id: str,
+        ascending: bool,
+        after: Passage | None,
+        before: Passage | None,
+        limit: int,
+        text: str | None = None,
+    ) -> list[Passage]:
+        """A page of the agent's valid passages by their time; with `text` only those that hold it."""
+        query = sa.select(*_COLUMNS).where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))
+        if text:
+            query = query.where(_passage.c.text.icontains(text, autoescape=True))
+        ends = [None if passage is None else (passage.created_at, passage.id) for passage in (after, before)]
+        order = [_passage.c.created_at, _passage.c.id]
+        return [_to_passage(row) for row in self.page(query, order, ascending, ends, limit)]
+
     def count_passages(self, agent_id: str) -> int:
         """How many valid passages the agent has."""
         query = sa.select(sa.func.count()).select_from(_passage)

@@ -62,6 +62,29 @@ class Rows:
     def page(
         self,
         query: sa.Select[Any],
+        order: Sequence[Any],
+        ascending: bool,
+        ends: Sequence[Sequence[Any] | None],
+        limit: int,
+    ) -> list[sa.RowMapping]:
+        """A page of a list by the key `order`, strictly between the `ends`: after one key, before another.
+
+        Both are meant in the chosen order. Without the first it is the page that ends at the second.
+        """
+        after, before = ends
+        backwards = before is not None and after is None
+        up = ascending != backwards
+        low, high = (after, before) if ascending else (before, after)
+        key, types = sa.tuple_(*order), [column.type for column in order]
+        for end, beyond in ((low, key.__gt__), (high, key.__lt__)):
+            if end is not None:
+                query = query.where(beyond(sa.tuple_(*(sa.literal(v, t) for v, t in zip(end, types, strict=True)))))
+        rows = self.all(query.order_by(*(c if up else c.desc() for c in order)).limit(limit))
+        return rows[::-1] if backwards else rows
+
+    def page_by_id(
+        self,
+        query: sa.Select[Any],
         order: Sequence[sa.ColumnElement[Any]],
         *,
         after: Any = None,
@@ -69,23 +92,16 @@ class Rows:
         limit: int = 100,
         ascending: bool = True,
     ) -> list[sa.RowMapping]:
-        """At most `limit` rows behind the one whose key is `after` and ahead of that of `before`, in the chosen order.
+        """The same by the rows' primary key, which `order` has last; `NotFound` where no row has such a key."""
+        return self.page(query, order, ascending, [self._key(order, end) for end in (after, before)], limit)
 
-        `order` sorts them, the primary key last. With `before` alone it is the page that ends there. `NotFound`
-        where no row has such a key.
-        """
-        backwards = before is not None and after is None
-        for key, onward in ((after, ascending), (before, not ascending)):
-            if key is None:
-                continue
-            place = self.connection.execute(sa.select(*order).where(order[-1] == key)).first()
-            if place is None:
-                raise NotFound(f"there is no {key!r} that the list could go on from")
-            end = sa.tuple_(*(sa.literal(value, by.type) for value, by in zip(place, order, strict=True)))
-            query = query.where(sa.tuple_(*order) > end if onward else sa.tuple_(*order) < end)
-        up = ascending != backwards
-        rows = self.all(query.order_by(*(by if up else by.desc() for by in order)).limit(limit))
-        return rows[::-1] if backwards else rows
+    def _key(self, order: Sequence[sa.ColumnElement[Any]], primary_key: Any) -> sa.Row[Any] | None:
+        if primary_key is None:
+            return None
+        key = self.connection.execute(sa.select(*order).where(order[-1] == primary_key)).first()
+        if key is None:
+            raise NotFound(f"there is no {primary_key!r} that the list could go on from")
+        return key
 
     def scalar(self, query: sa.Select[Any], **values: Any) -> Any:
         """The first column of the first row."""

@@ -4,14 +4,14 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import Field
 
 from agentos.errors import ToolError
 from agentos.memory import core
-from agentos.messages import Block, Message, Passage, at_local_time, clean_text
+from agentos.messages import Block, Message, Passage, clean_text, read_time
 from agentos.protocols import Effect, Hit, SearchQuery, ToolResult, Tx
 from agentos.tools.tool import Tool, ToolContext
 
@@ -325,19 +325,11 @@ def _date(context: ToolContext, name: str, text: str | None) -> datetime | None:
     if not text:
         return None
     try:
-        value = datetime.fromisoformat(text)
+        return read_time(text, context.now, end=name == "end")
     except ValueError:
         raise ToolError(
             f"{name} is {text!r}, which is no ISO date; write it like 2026-05-08 or 2026-05-08T13:30"
         ) from None
-    if name == "end" and len(text) <= 10:
-        value = datetime.combine(value, time.max)
-    try:
-        value = value if value.tzinfo else at_local_time(value, context.now)
-        value.astimezone(UTC)
-    except (ValueError, OverflowError):  # the first or last day of the calendar: all there is
-        return value.replace(tzinfo=UTC)
-    return value
 
 
 _SOONEST = timedelta(seconds=1)

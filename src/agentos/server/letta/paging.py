@@ -1,12 +1,16 @@
 """The query of a list: `after`, `before`, `limit`, `order`."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, Field
 
 from agentos.errors import NotFound
+
+Key = TypeVar("Key", bound=Any)
+End = TypeVar("End")
+Row = TypeVar("Row")
 
 
 class Page(BaseModel):
@@ -25,6 +29,10 @@ class Page(BaseModel):
             return self.order == "asc"
         return default if self.ascending is None else self.ascending
 
+    def ends(self, find: Callable[[str], End]) -> list[End | None]:
+        """What `find` makes of the ids (after, before)."""
+        return [None if given is None else find(given) for given in (self.after, self.before)]
+
     def size(self, default: int) -> int:
         """How many at most."""
         return default if self.limit is None else self.limit
@@ -36,15 +44,11 @@ class Page(BaseModel):
 
     def cut(self, values: Sequence[dict[str, Any]], size: int, *, ascending: bool) -> list[dict[str, Any]]:
         """The same of a short list that is here as a whole, in ascending order."""
-        listed = list(values if self.ascends(ascending) else reversed(values))
-        start, end = (_place(listed, given) for given in (self.after, self.before))
-        part = listed[0 if start is None else start + 1 : end]
-        if start is None and end is not None:
-            return part[max(0, len(part) - self.size(size)) :]
-        return part[: self.size(size)]
+        ends = [_place(values, given) for given in (self.after, self.before)]
+        return slice_of(list(enumerate(values)), self.ascends(ascending), ends, self.size(size))
 
 
-def _place(values: list[dict[str, Any]], given: str | None) -> int | None:
+def _place(values: Sequence[dict[str, Any]], given: str | None) -> int | None:
     if given is None:
         return None
     place = next((n for n, value in enumerate(values) if value["id"] == given), None)
@@ -54,3 +58,12 @@ def _place(values: list[dict[str, Any]], given: str | None) -> int | None:
 
 
 Paged = Annotated[Page, Query()]
+
+
+def slice_of(rows: Sequence[tuple[Key, Row]], ascending: bool, ends: Sequence[Key | None], limit: int) -> list[Row]:
+    """The page of a short list, (key, row) by key, that `Rows.page` would give."""
+    after, before = ends
+    listed = rows if ascending else rows[::-1]
+    low, high = (after, before) if ascending else (before, after)
+    within = [row for key, row in listed if (low is None or key > low) and (high is None or key < high)]
+    return within[max(0, len(within) - limit) :] if before is not None and after is None else within[:limit]

@@ -6,18 +6,28 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentos.errors import NotFound
-from agentos.messages import Block, Message, SummaryEntry, Usage
+from agentos.messages import Block, Message, Passage, SummaryEntry, Usage
 from agentos.server.replies import stamp
-from agentos.state import RunRecord
+from agentos.state import RunRecord, StepRecord
+from agentos.store.history import Part
 
 Json = dict[str, Any]
 _STOP_REASONS = {"llm_error": "llm_api_error", "budget": "error", "loop": "error"}
-_PLACE = 1 << 20
-"""`seq_id`: a message's place in the queue times this, plus how far into the message: 2^20 characters are the most."""
+_PLACE = 1 << 22
+"""`seq_id`: a message's place in the queue times this, plus a position in the message."""
+TEXT = 1 << 21
+"""The position at which a message's text begins, a character each; below lies its reasoning, behind its calls."""
 LAST = _PLACE - 1
 """The position behind a whole message."""
 _BLOCK_ID = re.compile(r"block-(\d{1,15})", re.ASCII)
+PARTS: dict[str, Part] = {
+    "user_message": "input", "system_message": "notice", "reasoning_message": "reasoning", "assistant_message": "text",
+    "tool_call_message": "call", "tool_return_message": "result", "summary_message": "summary",
+}  # fmt: skip
+"""What Letta calls the parts of a message."""
 _MESSAGE_ID = re.compile(r"message-([0-9a-f-]{36})-([is]?)(\d{1,15})", re.ASCII)
+
+_THINKING = {"source": "reasoner_model", "signature": None}
 
 
 def message_id(agent_id: str, mark: str) -> str:
@@ -93,7 +103,7 @@ def stop_value(reason: str | None) -> Json:
 
 def message_values(message: Message, after: int = -1) -> Iterator[Json]:
     """A saved message in Letta's: reasoning, text, then calls; only what lies behind position `after` in it."""
-    place = message.seq or 0
+    place, end = message.seq or 0, TEXT + len(message.content)
 
     def made(kind: str, position: int, part: int, **values: Any) -> Json:
         otid = uuid.uuid5(uuid.NAMESPACE_OID, f"{id_of(message)}/{part}")
@@ -116,25 +126,27 @@ def message_values(message: Message, after: int = -1) -> Iterator[Json]:
         if after < 0:
             yield made(kind, 0, 0, content=message.content)
     else:
-        reasoning, length = _reasoning(message), len(message.content)
-        if reasoning and after < 0:
-            yield made("reasoning_message", 0, 0, reasoning=reasoning, source="reasoner_model", signature=None)
-        if message.content and after < length:
-            yield made("assistant_message", length, 1, content=message.content[max(0, after) :])
+        reasoning = message.reasoning
+        if reasoning and after < min(len(reasoning), TEXT - 1):
+            rest = reasoning[max(0, after) :]
+            yield made("reasoning_message", min(len(reasoning), TEXT - 1), 0, reasoning=rest, **_THINKING)
+        if message.content and after < end:
+            yield made("assistant_message", end, 1, content=message.content[max(0, after - TEXT) :])
         for number, call in enumerate(message.calls, 1):
-            if after < length + number:
+            if after < end + number:
                 told = {"name": call.name, "arguments": call.arguments, "tool_call_id": call.id}
-                yield made("tool_call_message", length + number, 1 + number, tool_call=told, tool_calls=[told])
+                yield made("tool_call_message", end + number, 1 + number, tool_call=told, tool_calls=[told])
 
 
-def piece_value(agent_id: str, run_id: str, place: int, position: int, text: str, date: str | None) -> Json:
-    """A piece of the assistant message that is being written at `place`; it ends at `position`."""
-    ident = message_id(agent_id, str(place))
-    otid = uuid.uuid5(uuid.NAMESPACE_OID, f"{ident}/1")
-    return {
-        "id": ident, "date": date, "message_type": "assistant_message", "otid": str(otid), "run_id": run_id,
-        "step_id": None, "seq_id": seq_id(place, position), "content": text,
+def piece_value(run: RunRecord, place: int, position: int, text: str, date: str | None) -> Json:
+    """A piece of what is being written at `place`, its reasoning or its text; it ends at `position`."""
+    ident, thought = message_id(run.agent_id, str(place)), position < TEXT
+    otid = uuid.uuid5(uuid.NAMESPACE_OID, f"{ident}/{0 if thought else 1}")
+    value = {
+        "id": ident, "date": date, "message_type": "reasoning_message" if thought else "assistant_message",
+        "otid": str(otid), "run_id": run.id, "step_id": None, "seq_id": seq_id(place, position),
     }  # fmt: skip
+    return value | ({"reasoning": text, **_THINKING} if thought else {"content": text})
 
 
 def summary_value(entry: SummaryEntry) -> Json:
@@ -146,9 +158,26 @@ def summary_value(entry: SummaryEntry) -> Json:
     }  # fmt: skip
 
 
-def _reasoning(message: Message) -> str:
-    fields = (message.provider or {}).get("fields", {})
-    return str(fields.get("reasoning_content") or "")
+def passage_value(passage: Passage) -> Json:
+    """A passage of archival memory."""
+    return {
+        "id": f"passage-{passage.id}", "text": passage.text, "tags": list(passage.tags), "embedding": None,
+        "created_at": stamp(passage.created_at), "archive_id": None, "metadata": {},
+    }  # fmt: skip
+
+
+def step_value(step: StepRecord) -> Json:
+    """A step: one model call."""
+    usage = step.usage
+    reason = "llm_api_error" if step.error else "cancelled" if step.finish_reason == "cancelled" else None
+    status = {"llm_api_error": "failed", "cancelled": "cancelled", None: "success"}[reason]
+    return {
+        "id": f"step-{step.id}", "run_id": step.run_id or None, "agent_id": step.agent_id, "model": step.model,
+        "origin": step.kind, "status": status, "stop_reason": reason, "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens, "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "cached_input_tokens": usage.cached_tokens, "error_data": {"message": step.error} if step.error else None,
+        "created_at": stamp(step.created_at), "tags": [], "feedback": None,
+    }  # fmt: skip
 
 
 def block_value(block: Block) -> Json:

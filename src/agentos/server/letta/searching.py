@@ -1,0 +1,32 @@
+"""What searches over HTTP share."""
+
+from datetime import datetime
+
+from agentos.errors import UsageError
+from agentos.messages import read_time
+from agentos.protocols import Hit, SearchQuery
+from agentos.server.service import Service
+
+
+def moment(name: str, text: str | None, now: datetime, *, end: bool = False) -> datetime | None:
+    """The time that a field called `name` gives (`agentos.messages.read_time`); `UsageError` when it gives none."""
+    try:
+        return read_time(text, now, end=end) if text else None
+    except ValueError:
+        raise UsageError(
+            f"{name} is {text!r}, which is no ISO date; write it like 2026-05-08 or 2026-05-08T13:30:00+00:00"
+        ) from None
+
+
+async def search_agents(service: Service, agent_id: str | None, query: SearchQuery) -> list[tuple[str, Hit]]:
+    """(agent id, hit), best first: of one agent, or of all, where each agent's best come before any one's second."""
+    if agent_id is not None:
+        agents = [(await service.agent_record(agent_id)).id]
+    else:
+        agents = [record.id for record in await service.store.read(lambda tx: tx.agents())]
+    ranked: list[tuple[int, float, str, Hit]] = []
+    for one in agents:
+        hits = sorted(await service.runtime.search(one, query), key=lambda hit: -hit.score)
+        ranked += [(rank, -hit.score, one, hit) for rank, hit in enumerate(hits)]
+    ranked.sort(key=lambda item: item[:3])
+    return [(one, hit) for _, _, one, hit in ranked[: query.limit]]
