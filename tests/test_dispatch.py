@@ -284,7 +284,7 @@ async def test_a_follower_that_is_slow_gets_all_of_it_in_larger_pieces() -> None
         (ada,) = await agent_ids(dispatcher.runtime, "ada")
         item = await dispatcher.accept(ada, ["go"])
         await started.wait()
-        async with dispatcher.follow(item.run_id) as feed:
+        async with dispatcher.feeds.follow(item.run_id) as feed:
             assert feed.text == "I wait."
             before = feed.saved
             go_on.set()

@@ -4,15 +4,16 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from agentos.actions.saved import turn_result
 from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, Stopping, StoreError, UsageError
-from agentos.events import Event, ReasoningDelta, Retry, Saved, TextDelta, TurnEnded, TurnResult
-from agentos.messages import Input, clean_text
+from agentos.events import Event, TurnEnded, TurnResult
+from agentos.feeds import Feed, Feeds
+from agentos.messages import Input
 from agentos.runtime import Runtime
 from agentos.schedules import next_time
 from agentos.state import InboxItem
@@ -21,80 +22,55 @@ _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
 _ELSEWHERE_SECONDS = 0.25
 """How often a run that goes on in another process is looked up."""
-_LISTENER_EVENTS = 10_000
+_TOLD_SECONDS = 2.0
+"""The same where that process tells what happens: a notice may be lost."""
+_SAME_SWEEP_SECONDS = 3
 _FAULTS = 3
 """Failures in a row, of ours and not of the model or the disk, after which a turn is given up."""
 
 
-class Feed:
-    """What becomes of one run, for whoever follows it: a follower that is slow misses nothing and stops nobody.
+class Engine(Protocol):
+    """Hands out wake-ups ("run what is due for this agent") to the processes that share a database."""
 
-    It holds no history. What is saved is read from the database; only the message being written is here.
-    """
+    async def start(self, work: Callable[[str], Coroutine[Any, Any, None]] | None, most: int) -> None:
+        """Take wake-ups and do `work(agent id)` for each, `most` at once; with None only make them."""
+        ...
 
-    def __init__(self) -> None:
-        self.saved = 0
-        """Grows with everything of the run that is saved."""
-        self.place = 0
-        """Place in the queue of the message being written."""
-        self.result: TurnResult | None = None
-        """Set when the run has ended."""
-        self.followers = 0
-        self._pieces: list[str] = []
-        self._thoughts: list[str] = []
-        self._waiting: list[asyncio.Future[None]] = []
+    async def wake(self, agent_id: str, reason: str) -> None:
+        """Make a wake-up; the same `reason` again is the same one. Those of one agent run one after another."""
+        ...
+
+    async def forgotten(self, agent_ids: set[str], after_seconds: float) -> set[str]:
+        """Those agents, which nobody runs, for whom no wake-up waits either.
+
+        One that began so long ago and whose agent nobody holds is of a process that died: it is dropped.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Take no more."""
+        ...
+
+
+class Relay(Protocol):
+    """Tells other processes what happens here, and hears what happens there."""
 
     @property
-    def text(self) -> str:
-        """What the message at `place` says so far."""
-        return _joined(self._pieces)
+    def connected(self) -> bool:
+        """Whether what others tell arrives now."""
+        ...
 
-    @property
-    def reasoning(self) -> str:
-        """What the model thought so far before it."""
-        return _joined(self._thoughts)
+    def start(self, hear: Callable[[str, Event | None], None]) -> None:
+        """Begin; `hear` gets (agent id, event), and None for the wish to cancel that agent's turn."""
+        ...
 
-    def take(self, event: Event) -> None:
-        """Note an event of the run and wake its followers."""
-        if isinstance(event, TextDelta | ReasoningDelta):
-            if event.place != self.place:
-                self.broke_off()
-                self.place = event.place
-            (self._pieces if isinstance(event, TextDelta) else self._thoughts).append(clean_text(event.text))
-        else:
-            if isinstance(event, Retry):
-                self.broke_off()
-            self.saved += 1
-            if isinstance(event, TurnEnded):
-                self.result = event.result
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-        self._waiting.clear()
+    def tell(self, agent_id: str, event: Event | None) -> None:
+        """Pass it on, soon and perhaps not at all."""
+        ...
 
-    def broke_off(self) -> None:
-        """What was being written will be written anew."""
-        self.place, self._pieces, self._thoughts = 0, [], []
-
-    async def changed(self, timeout_seconds: float) -> bool:
-        """Wait for the next event; False when none came in time."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await future
-            return True
-        except TimeoutError:
-            return False
-        finally:
-            if future in self._waiting:
-                self._waiting.remove(future)
-
-
-def _joined(pieces: list[str]) -> str:
-    if len(pieces) > 1:
-        pieces[:] = ["".join(pieces)]
-    return pieces[0] if pieces else ""
+    async def stop(self) -> None:
+        """Tell nothing more."""
+        ...
 
 
 class Dispatcher:
@@ -103,7 +79,9 @@ class Dispatcher:
     `most_turns` run at once. At most `most_waiting` inputs (of one agent, of all) may wait; beyond,
     `accept` raises `Overloaded`. Between `start` and `stop` every unfinished turn goes on by itself,
     also one that another process left behind, and timers and schedules are looked after. `rest_seconds`:
-    how long an agent is left alone after its first, second and further failures in a row.
+    how long an agent is left alone after its first, second and further failures in a row. With an `engine`
+    the processes that share a database share the turns; without turns of its own (`most_turns` 0) one only
+    takes input. A `relay` tells the others what happens here.
     """
 
     def __init__(
@@ -113,9 +91,15 @@ class Dispatcher:
         most_turns: int = 256,
         most_waiting: tuple[int, int] = (100, 10_000),
         rest_seconds: Sequence[float] = (1.0, 5.0, 30.0),
+        engine: Engine | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self.runtime = runtime
+        self.feeds = Feeds()
+        """What becomes of the runs, for whoever follows them."""
         self._rest_seconds = rest_seconds
+        self._most_turns = most_turns
+        self._engine, self._relay = engine, relay
         self.most_waiting = most_waiting
         self.stopping = False
         self.stopped = False
@@ -129,12 +113,14 @@ class Dispatcher:
         self._faults: dict[str, int] = {}
         self._resting: dict[str, float] = {}
         """Agents that are left alone until this time (monotonic), for a failure."""
-        self._feeds: dict[str, Feed] = {}
-        self._listeners: dict[str, set[asyncio.Queue[Event]]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up what is unfinished, then whatever comes."""
+        if self._relay is not None:
+            self._relay.start(self._hear)
+        if self._engine is not None:
+            await self._engine.start(self.drain if self._most_turns else None, self._most_turns)
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
 
     async def stop(self, grace_seconds: float) -> None:
@@ -149,8 +135,10 @@ class Dispatcher:
                 task.cancel()
         await asyncio.gather(*tasks, *filter(None, [self._sweeper]), return_exceptions=True)
         self.stopped = True
-        for feed in self._feeds.values():
-            feed.take(Saved())
+        self.feeds.look_again()
+        for part in (self._engine, self._relay):
+            if part is not None:
+                await part.stop()
 
     @property
     def running(self) -> int:
@@ -166,11 +154,27 @@ class Dispatcher:
         agent = await self.runtime.agent_of(agent_id)
         item = await agent.accept(inputs, otid=otid, repeated=repeated, most_waiting=self.most_waiting)
         _log.info("accepted", extra={"agent_id": agent_id, "run_id": item.run_id})
-        self.wake(agent_id)
+        await self._have_run(agent_id, item.run_id)
         return item
 
+    async def drain(self, agent_id: str) -> None:
+        """Run what is due for an agent, here and now."""
+        self.wake(agent_id)
+        if task := self._drains.get(agent_id):
+            await asyncio.wait([task])
+
+    async def _have_run(self, agent_id: str, reason: str) -> None:
+        """Have what is due for this agent run, here or where the engine says."""
+        if self._engine is None:
+            self.wake(agent_id)
+            return
+        try:
+            await self._engine.wake(agent_id, reason)
+        except StoreError as error:  # the input is saved, and a sweep makes up for it
+            _log.warning("wake-up failed", extra={"agent_id": agent_id, "error": str(error)})
+
     def wake(self, agent_id: str) -> None:
-        """Something is due for this agent."""
+        """Something is due for this agent, to be run in this process."""
         if self.stopping:
             return
         if agent_id in self._drains:
@@ -199,43 +203,21 @@ class Dispatcher:
         agent = await self.runtime.agent_of(agent_id)
         asked, stopped = await self.runtime.store.write(work)
         turn = await agent.state()
-        if turn.run is not None and turn.run.id in asked and agent.busy:
+        if turn.run is not None and turn.run.id in asked and (agent.busy or self._relay is not None):
             agent.cancel()
+            if self._relay is not None:
+                self._relay.tell(agent_id, None)
             stopped.append(turn.run.id)
         for run_id in stopped:
-            if feed := self._feeds.get(run_id):
-                feed.take(Saved(run_id=run_id))  # its followers look at what is saved
+            self.feeds.look_again(run_id)
         return {run_id: "cancelled" if run_id in stopped else "failed" for run_id in asked}
 
     # output
 
-    @asynccontextmanager
-    async def follow(self, run_id: str) -> AsyncIterator[Feed]:
-        """What becomes of a run, while the caller wants to know."""
-        feed = self._feeds.setdefault(run_id, Feed())
-        feed.followers += 1
-        try:
-            yield feed
-        finally:
-            feed.followers -= 1
-            self._tidy(run_id, feed)
-
-    @contextmanager
-    def listen(self, agent_id: str) -> Iterator[asyncio.Queue[Event]]:
-        """Every event of an agent's turns in this process, from now on; who reads too slowly loses events."""
-        queue: asyncio.Queue[Event] = asyncio.Queue(_LISTENER_EVENTS)
-        queues = self._listeners.setdefault(agent_id, set())
-        queues.add(queue)
-        try:
-            yield queue
-        finally:
-            queues.discard(queue)
-            if not queues:
-                self._listeners.pop(agent_id, None)
-
     def patience(self, agent_id: str, seconds: float) -> float:
         """How long to wait for a feed before the database is asked: `seconds` where the agent's turns run here."""
-        return seconds if agent_id in self._drains else min(seconds, _ELSEWHERE_SECONDS)
+        told = agent_id in self._drains or (self._relay is not None and self._relay.connected)
+        return seconds if told and self._engine is None else min(seconds, _TOLD_SECONDS if told else _ELSEWHERE_SECONDS)
 
     async def result(self, item: InboxItem, timeout_seconds: float | None = None) -> TurnResult | None:
         """How the turn of an accepted input ended, once it has; None after the time-out.
@@ -244,7 +226,7 @@ class Dispatcher:
         """
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         agent = await self.runtime.agent_of(item.agent_id)
-        async with self.follow(item.run_id) as feed:
+        async with self.feeds.follow(item.run_id) as feed:
             while True:
                 saved = feed.saved  # what happens while the database is read must not be waited for
                 result = feed.result or await agent.result(item)
@@ -262,23 +244,21 @@ class Dispatcher:
             await feed.changed(left)
 
     def _publish(self, agent_id: str, event: Event, seconds: float) -> Feed:
-        for queue in self._listeners.get(agent_id, ()):
-            with suppress(asyncio.QueueFull):
-                queue.put_nowait(event)
-        feed = self._feeds.setdefault(event.run_id, Feed())
-        feed.take(event)
         for listener in self.listeners:
             listener(agent_id, event, seconds)
-        if isinstance(event, TurnEnded):  # whoever follows has it; where the run is taken up again, another begins
+        if self._relay is not None:
+            self._relay.tell(agent_id, event)
+        if isinstance(event, TurnEnded):
             extra = {"agent_id": agent_id, "run_id": event.run_id, "status": event.result.stop_reason}
             _log.info("turn", extra={**extra, "steps": event.result.steps, "ms": round(1000 * seconds)})
-            del self._feeds[event.run_id]
-        return feed
+        return self.feeds.publish(agent_id, event)
 
-    def _tidy(self, run_id: str, feed: Feed) -> None:
-        """Let go of a feed that nobody follows and nothing more is written to."""
-        if not feed.followers and not feed.place and self._feeds.get(run_id) is feed:
-            del self._feeds[run_id]
+    def _hear(self, agent_id: str, event: Event | None) -> None:
+        """What another process tells of a turn, or that it wants one cancelled."""
+        if event is not None:
+            self.feeds.hear(agent_id, event)
+        elif agent_id in self._drains:
+            self.runtime.cancel(agent_id)
 
     # turns
 
@@ -310,7 +290,7 @@ class Dispatcher:
                             return True  # its model, tools or system text were changed: the next turn has them
             self._faults.pop(agent_id, None)
         except NotFound:  # deleted meanwhile
-            self._look_again()
+            self.feeds.look_again()
         except ConfigError as error:
             feed.broke_off()
             if ended := await self._refused(agent_id, since):  # the next run may do better
@@ -340,11 +320,6 @@ class Dispatcher:
             return await self.runtime.store.read(work)
         except StoreError:
             return None
-
-    def _look_again(self) -> None:
-        """A run ended without an event of its own: whoever follows one looks at what is saved."""
-        for feed in list(self._feeds.values()):
-            feed.take(Saved())
 
     def _rest(self, agent_id: str, error: Exception) -> int:
         """Leave the agent alone for a while; returns how often this happened in a row."""
@@ -388,9 +363,17 @@ class Dispatcher:
                 _log.warning("schedule waits", extra={"agent_id": schedule.agent_id, "error": str(error)})
         tired = time.monotonic()
         self._resting = {agent_id: until for agent_id, until in self._resting.items() if until > tired}
-        for agent_id in await store.read(lambda tx: tx.agents_due(now)):
-            if agent_id not in self._drains and agent_id not in self._resting:
+        due = set(await store.read(lambda tx: tx.agents_due(now)))
+        due -= self._drains.keys() | self._resting.keys()
+        if self._engine is None:
+            for agent_id in due:
                 self.wake(agent_id)
+        elif due:
+            held = await store.read(lambda tx: tx.leased(due))
+            # the same name in all processes for a while, so that one of them makes the wake-up
+            name = int(time.time() // _SAME_SWEEP_SECONDS)
+            for agent_id in await self._engine.forgotten(due - held, self.runtime.settings.lease_seconds):
+                await self._have_run(agent_id, f"{agent_id}-{name}")
 
     async def _fire(self, schedule: Any, now: Any) -> None:
         """Send a schedule's input once, however many of its times were missed, and not while the last still waits."""

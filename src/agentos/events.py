@@ -61,6 +61,8 @@ class TextDelta(Event):
     fallback: bool = False
     place: int = 0
     """The place in the message queue (`Message.seq`) of the message it becomes."""
+    at: int = 0
+    """Characters of that message before it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class ReasoningDelta(Event):
     type: ClassVar[str] = "reasoning_delta"
     text: str
     place: int = 0
-    """As in `TextDelta`."""
+    at: int = 0
+    """Both as in `TextDelta`."""
 
 
 @dataclass(frozen=True)

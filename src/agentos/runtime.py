@@ -246,6 +246,12 @@ class Runtime:
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
         )  # fmt: skip
 
+    def cancel(self, agent_id: str) -> None:
+        """Stop the agent's turn, if it runs in this process."""
+        for key, agent in self._agents.items():
+            if key[0] == agent_id:
+                agent.cancel()
+
     def _forget_idle(self) -> None:
         """Let go of the agents used longest ago: what they hold is saved, and read again when they are asked for."""
         surplus = len(self._agents) - _AGENTS_IN_MEMORY

@@ -36,6 +36,8 @@ class _Asked:
 
     started: float = field(default_factory=time.perf_counter)
     said: list[str] = field(default_factory=list)
+    said_chars: int = 0
+    thought_chars: int = 0
     reply: Reply | None = None
 
     @property
@@ -59,10 +61,14 @@ async def ask(turn: Turn, action: AskModel) -> AsyncGenerator[Event, None]:
                     yield item
                 else:
                     if item.reasoning:
-                        yield ReasoningDelta(item.reasoning, place=turn.state.agent.last_seq + 1)
+                        yield ReasoningDelta(
+                            item.reasoning, place=turn.state.agent.last_seq + 1, at=asked.thought_chars
+                        )
+                        asked.thought_chars += len(item.reasoning)
                     if item.text:
+                        yield TextDelta(item.text, place=turn.state.agent.last_seq + 1, at=asked.said_chars)
                         asked.said.append(item.text)
-                        yield TextDelta(item.text, place=turn.state.agent.last_seq + 1)
+                        asked.said_chars += len(item.text)
     except ContextOverflow as error:
         following = _shrink(turn, error)
     except ProviderError as error:

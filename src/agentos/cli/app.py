@@ -110,11 +110,24 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="A further name clients may call it by.", show_default=False),
     ] = None,
+    turns: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Turns that run here at once; 0 leaves them to workers.")
+    ] = 256,
 ) -> None:
     """Serve the agents over HTTP: to Letta's client, and to OpenAI's."""
     from agentos.cli import serve as commands
 
-    commands.serve(host, port, token, allow_host or [])
+    commands.serve(host, port, token, allow_host or [], turns)
+
+
+@app.command()
+def worker(
+    turns: Annotated[int, typer.Option(min=1, metavar="N", help="Turns that run here at once.")] = 256,
+) -> None:
+    """Run turns for the servers that share this PostgreSQL database (AGENTOS_DATABASE_URL)."""
+    from agentos.cli import serve as commands
+
+    commands.worker(turns)
 
 
 @app.command()

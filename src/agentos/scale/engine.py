@@ -6,6 +6,7 @@ another (a queue partition each); the agent's lease sees to it even where the en
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,22 @@ class DbosEngine:
             "queue_partition_key": agent_id, "app_version": agentos.__version__,
         }  # fmt: skip
         await self._client.enqueue_async(options, agent_id)
+
+    async def forgotten(self, agent_ids: set[str], after_seconds: float) -> set[str]:
+        """Those agents, which nobody runs, that have no wake-up left; one that a dead process began is dropped."""
+        assert self._client is not None, "the engine has been started"
+        listed = await self._client.list_workflows_async(
+            queue_name=_QUEUE, status=["ENQUEUED", "PENDING"], load_input=False, load_output=False
+        )
+        began_before = 1000 * (time.time() - after_seconds)
+        dead = {
+            w.workflow_id: w.queue_partition_key
+            for w in listed
+            if w.queue_partition_key in agent_ids and w.status == "PENDING" and (w.dequeued_at or 0) < began_before
+        }
+        if dead:
+            await self._client.cancel_workflows_async(list(dead))
+        return agent_ids - {w.queue_partition_key for w in listed if w.workflow_id not in dead}
 
     async def stop(self) -> None:
         """Take no more wake-ups, and let go."""

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentos.events import Event, Saved, TextDelta, event_from_json
@@ -30,16 +31,17 @@ Listener = Callable[[str, Event | None], None]
 class Relay:
     """Tells and hears over the database at `url`; `owner` names this process, which does not hear itself."""
 
-    def __init__(self, url: str, owner: str, hear: Listener) -> None:
-        self._url, self._owner, self._hear = url, owner, hear
+    def __init__(self, url: str, owner: str) -> None:
+        self._url, self._owner = url, owner
         self._outgoing: list[tuple[str, Event | None]] = []
         self._something = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.connected = False
         """Whether what others tell arrives now."""
 
-    def start(self) -> None:
+    def start(self, hear: Listener) -> None:
         """Begin, inside a running event loop."""
+        self._hear = hear
         self._tasks = [asyncio.create_task(self._for_ever(part)) for part in (self._listen, self._speak)]
 
     async def stop(self) -> None:
@@ -98,7 +100,7 @@ def _joined(first: Event | None, second: Event | None) -> Event | None:
         return None
     if (first.run_id, first.place, first.fallback) != (second.run_id, second.place, second.fallback):
         return None
-    return TextDelta(first.text + second.text, first.fallback, first.place, run_id=first.run_id, seq=second.seq)
+    return replace(first, text=first.text + second.text)
 
 
 def _payloads(owner: str, events: list[tuple[str, Event | None]]) -> list[str]:

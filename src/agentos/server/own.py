@@ -154,7 +154,7 @@ async def turn(agent: str, body: Turn, serving: Serving) -> Response:
     """A turn as the stream of its events, as `--output-format stream-json` prints them; its result is the last."""
     record = await _record(serving, agent)
     with ExitStack() as stack:
-        queue = stack.enter_context(serving.dispatcher.listen(record.id))  # before there is anything to hear
+        queue = stack.enter_context(serving.dispatcher.feeds.listen(record.id))  # before there is anything to hear
         item = await serving.dispatcher.accept(record.id, [body.text], otid=body.otid or str(uuid.uuid4()))
         return _stream(_turn(serving, item, queue, stack.pop_all()))
 
@@ -188,7 +188,7 @@ async def events(agent: str, serving: Serving) -> Response:
     record = await _record(serving, agent)
 
     async def follow() -> AsyncGenerator[Event | None, None]:
-        with serving.dispatcher.listen(record.id) as queue:
+        with serving.dispatcher.feeds.listen(record.id) as queue:
             while not serving.dispatcher.stopping:
                 yield await _next(queue, _PING_SECONDS)
 

@@ -2,22 +2,19 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
-from agentos.dispatch import Dispatcher
 from agentos.errors import UsageError
 from agentos.runtime import Runtime
+from agentos.scale.processes import GRACE_SECONDS, MOST_TURNS, make_dispatcher, told_to_stop
 from agentos.server.app import create_app
 from agentos.server.place import only_server, server_token, tell_address
 from agentos.server.service import Service
 
-_GRACE_SECONDS = 10.0
-"""How long running turns may take to end once the server is told to stop."""
 _SHUT_SECONDS = 3
 
 
@@ -66,15 +63,20 @@ async def serve(
     port: int,
     *,
     allowed_hosts: tuple[str, ...] = (),
+    turns: int = MOST_TURNS,
     ready: Callable[[str, str | None], object] = lambda url, token: None,
 ) -> None:
-    """Serve an open home until SIGTERM or SIGINT; `ready` is called with (URL, new token or None)."""
+    """Serve an open home until SIGTERM or SIGINT; `ready` is called with (URL, new token or None).
+
+    `turns` run here at once; 0 leaves them all to workers.
+    """
+    dispatcher = make_dispatcher(runtime, turns)
     with only_server(runtime.home):
         token, fresh = server_token(runtime.settings)
         with contextlib.closing(listening(host, port)) as sock:
             name = f"[{host}]" if ":" in host else host
             url = f"http://{name}:{sock.getsockname()[1]}"
-            service = Service(runtime, Dispatcher(runtime), token)
+            service = Service(runtime, dispatcher, token)
             service.allow(host, *allowed_hosts)
             tell_address(runtime.home, url)
             await _run(service, sock, lambda: ready(url, token if fresh else None))
@@ -82,21 +84,16 @@ async def serve(
 
 async def _run(service: Service, sock: socket.socket, started: Callable[[], object]) -> None:
     server = web_server(service)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
-    await service.dispatcher.start()
-    serving = asyncio.create_task(server.serve(sockets=[sock]))
-    started()
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        service.ready = False
-        await service.dispatcher.stop(_GRACE_SECONDS)
-        server.should_exit = True
-        stopping.cancel()
-        await serving
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(sign)
+    with told_to_stop() as stop:
+        await service.dispatcher.start()
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        started()
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            service.ready = False
+            await service.dispatcher.stop(GRACE_SECONDS)
+            server.should_exit = True
+            stopping.cancel()
+            await serving

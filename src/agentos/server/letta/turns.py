@@ -4,9 +4,9 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from agentos.dispatch import Feed
 from agentos.errors import AgentOSError
 from agentos.events import TurnResult
+from agentos.feeds import Feed
 from agentos.messages import Message
 from agentos.server.letta import render
 from agentos.server.replies import dumps, stamp
@@ -46,7 +46,7 @@ async def stream_run(
     """
     place, position = render.read_seq_id(after) if after else (0, -1)
     quiet_since = time.monotonic()
-    async with service.dispatcher.follow(run.id) as feed:
+    async with service.dispatcher.feeds.follow(run.id) as feed:
         seen = -1
         while True:
             values: list[Json | None] = []
