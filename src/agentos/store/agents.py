@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from agentos.errors import UsageError
 from agentos.messages import Block, Cause
 from agentos.state import AgentRecord, Limits, Snapshot
-from agentos.store.rows import Rows, table
+from agentos.store.rows import Overtaken, Rows, table
 from agentos.store.tables import (
     AgentBlockRow,
     AgentRow,
@@ -25,7 +25,8 @@ from agentos.store.tables import (
 
 _agent, _block, _version, _attached = (table(r) for r in (AgentRow, BlockRow, BlockVersionRow, AgentBlockRow))
 _journal, _window, _message = table(JournalRow), table(WindowRow), table(MessageRow)
-_BY_ID = sa.select(_agent).where(_agent.c.id == sa.bindparam("agent_id"))
+_RECORD = [_agent.c[name] for name in AgentRecord.__dataclass_fields__]
+_BY_ID = sa.select(*_RECORD).where(_agent.c.id == sa.bindparam("agent_id"))
 _VERSION_OF = sa.select(_agent.c.version).where(_agent.c.id == sa.bindparam("agent_id"))
 _META = (_block.c.id, _block.c.label, _block.c.limit, _block.c.description, _block.c.read_only)
 
@@ -37,6 +38,17 @@ _BLOCKS_OF = (
     .order_by(_attached.c.position, _block.c.id)
 )
 
+_LOCK_BLOCK = sa.select(_block.c.id).where(_block.c.id == sa.bindparam("block_id")).with_for_update()
+_REWRITE = (
+    sa.update(_block)
+    .where(_block.c.id == sa.bindparam("key"), _block.c.version_id == sa.bindparam("read"))
+    .values(version_id=sa.bindparam("version_id"))
+)
+_LEARN = sa.text("""
+INSERT INTO model_window (model, believed, tokens) VALUES (:model, :believed, :tokens)
+ON CONFLICT (model) DO UPDATE SET believed = excluded.believed, tokens = excluded.tokens
+""")
+
 
 class AgentRows(Rows):
     """Statements on agents, blocks and the journal."""
@@ -45,11 +57,12 @@ class AgentRows(Rows):
 
     def add_agent(self, record: AgentRecord) -> None:
         """Insert an agent; `UsageError` when the name is taken."""
-        if self.agent_named(record.name):
-            raise UsageError(f"an agent named {record.name!r} exists already; choose another name")
         values = asdict(record)
         values["tools"] = list(record.tools) if record.tools is not None else None
-        self.insert(AgentRow, **values)
+        try:
+            self.insert(AgentRow, **values)
+        except sa.exc.IntegrityError:
+            raise UsageError(f"an agent named {record.name!r} exists already; choose another name") from None
 
     def agent(self, agent_id: str) -> AgentRecord | None:
         """The agent with this id."""
@@ -58,12 +71,12 @@ class AgentRows(Rows):
 
     def agent_named(self, name: str) -> AgentRecord | None:
         """The agent with this name."""
-        row = self.first(sa.select(_agent).where(_agent.c.name == name))
+        row = self.first(sa.select(*_RECORD).where(_agent.c.name == name))
         return None if row is None else _agent_record(row)
 
     def agents(self) -> list[AgentRecord]:
         """All agents, by name."""
-        return [_agent_record(row) for row in self.all(sa.select(_agent).order_by(_agent.c.name))]
+        return [_agent_record(row) for row in self.all(sa.select(*_RECORD).order_by(_agent.c.name))]
 
     def agent_version(self, agent_id: str) -> int | None:
         """A number that grows with every change to the agent, its blocks or its queue; None: no such agent."""
@@ -78,6 +91,7 @@ class AgentRows(Rows):
 
     def delete_agent(self, agent_id: str) -> None:
         """Remove an agent with everything that is its alone; blocks shared with others stay."""
+        self.lock_agent(agent_id)
         mine = [b.id for b in self.blocks(agent_id)]
         self.connection.execute(sa.delete(_attached).where(_attached.c.agent_id == agent_id))
         shared = sa.select(_attached.c.block_id)
@@ -89,8 +103,7 @@ class AgentRows(Rows):
             if "agent_id" in owned.c and owned is not _version:
                 self.connection.execute(sa.delete(owned).where(owned.c.agent_id == agent_id))
         self.connection.execute(sa.delete(_agent).where(_agent.c.id == agent_id))
-        for index in ("message_fts", "passage_fts"):  # which keeps deleted words until its parts are merged
-            self.connection.exec_driver_sql(f"INSERT INTO {index}({index}) VALUES('optimize')")
+        self.forget_words()
 
     # blocks
 
@@ -122,6 +135,8 @@ class AgentRows(Rows):
 
     def attach_block(self, agent_id: str, block_id: int) -> None:
         """Give an agent a block that exists; `UsageError` when it has one with this label or it is unknown."""
+        self.lock_agent(agent_id)
+        self.lock_block(block_id)
         label = self.scalar(sa.select(_block.c.label).where(_block.c.id == block_id))
         if label is None:
             raise UsageError(f"there is no block b{block_id}; `agentos agents show NAME` lists an agent's blocks")
@@ -138,10 +153,15 @@ class AgentRows(Rows):
 
     def detach_block(self, agent_id: str, block_id: int) -> None:
         """Take a block out of an agent's context; the block itself stays."""
+        self.lock_agent(agent_id)
         self.connection.execute(
             sa.delete(_attached).where(_attached.c.agent_id == agent_id, _attached.c.block_id == block_id)
         )
         self.update_agent(agent_id)
+
+    def lock_block(self, block_id: int) -> None:
+        """Make the block, and who has it, this transaction's until the commit."""
+        self.connection.execute(_LOCK_BLOCK, {"block_id": block_id})
 
     def holders(self, block_id: int) -> dict[str, str]:
         """The agents that have a block in their context: id -> name, by name."""
@@ -158,12 +178,15 @@ class AgentRows(Rows):
         undo_of: int | None = None,
         restores: int | None = None,
     ) -> Block:
-        """A new version of `block`; every agent that has it will be told, the author knows already.
+        """A new version of `block` as this transaction read it; every agent that has it will be told,
+        the author knows already.
 
         An undo names the event it takes back and the version whose text it `restores`.
         """
         version = self._add_version(block.id, value, cause, restores)
-        self.update(BlockRow, block.id, version_id=version)
+        read = {"key": block.id, "read": block.version_id, "version_id": version}
+        if self.connection.execute(_REWRITE, read).rowcount == 0:
+            raise Overtaken
         self.journal(cause, action, f"b{block.id}", before=block.version_id, after=version, text=value, undo_of=undo_of)
         if cause.actor == "agent" and block.seen_version_id == block.version_id:  # else it has more to be told
             self.mark_seen(cause.agent_id, {block.id: version})
@@ -271,8 +294,7 @@ class AgentRows(Rows):
 
     def learn_window(self, model: str, believed: int, tokens: int) -> None:
         """Keep a model's true window."""
-        self.connection.execute(sa.delete(_window).where(_window.c.model == model))
-        self.insert(WindowRow, model=model, believed=believed, tokens=tokens)
+        self.connection.execute(_LEARN, {"model": model, "believed": believed, "tokens": tokens})
 
 
 def _agent_record(row: Any) -> AgentRecord:

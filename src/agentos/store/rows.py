@@ -6,6 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
+from agentos.store.tables import AgentRow
+
 
 def fields(value: Any) -> dict[str, Any]:
     """A dataclass as a dict of its own fields, without copying what they hold."""
@@ -16,6 +18,10 @@ def table(row: type[SQLModel]) -> sa.Table:
     """The table behind a row class."""
     found: sa.Table = row.__table__  # type: ignore[attr-defined]
     return found
+
+
+class Overtaken(Exception):
+    """What this transaction read was changed before it could write; the writer does it again from the start."""
 
 
 class Rows:
@@ -39,6 +45,16 @@ class Rows:
             self.bumps[key] = self.bumps.get(key, 0) + 1
         self.connection.execute(statement, {**values, "key": key})
 
+    def forget_words(self) -> None:
+        """Take deleted words out of the full-text index too, where it would keep them."""
+
+    def lock_agent(self, agent_id: str) -> bool:
+        """Whether there is such an agent; its row is this transaction's until the commit.
+
+        For who decides by what it reads of an agent what it writes: others who do so wait.
+        """
+        return self.connection.execute(_LOCK, {"agent_id": agent_id}).first() is not None
+
     def first(self, query: sa.Select[Any], **values: Any) -> sa.RowMapping | None:
         """The first row as a mapping; `values` fill the query's bound parameters."""
         return self.connection.execute(query, values).mappings().first()
@@ -50,6 +66,10 @@ class Rows:
     def scalar(self, query: sa.Select[Any], **values: Any) -> Any:
         """The first column of the first row."""
         return self.connection.execute(query, values).scalar()
+
+
+_AGENT = table(AgentRow)
+_LOCK = sa.select(_AGENT.c.id).where(_AGENT.c.id == sa.bindparam("agent_id")).with_for_update()
 
 
 # Building a statement costs more than running it, so those of the hot path are built once.
