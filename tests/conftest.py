@@ -26,6 +26,7 @@ from agentos.tools.memory import MEMORY_TOOLS
 from agentos.tools.tool import Tool
 from agentos.tools.toolset import Toolset
 from forks import Forks
+from postgres import Server, binaries
 
 for name in [n for n in os.environ if n.startswith("AGENTOS_") or n.endswith("_API_KEY")]:
     del os.environ[name]  # a test answers for itself, whatever the machine is set up for
@@ -123,6 +124,16 @@ def forks() -> Iterator[Forks]:
     forks.close()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    pytest.importorskip("psycopg", reason="psycopg is not installed: agentos-kernel[scale]")
+    if (folder := binaries()) is None:
+        pytest.skip("pgserver, which carries PostgreSQL, is not installed")
+    server = Server(folder)
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def clock() -> FixedClock:
     return FixedClock()
@@ -131,6 +142,15 @@ def clock() -> FixedClock:
 @pytest.fixture
 async def home(clock: FixedClock) -> AsyncIterator[Home]:
     database: Database = memory_database()
+    yield Home(database, clock)
+    await database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def either_home(request: Any, clock: FixedClock) -> AsyncIterator[Home]:
+    """`home` on each kind of database."""
+    on_postgres = request.param == "postgres"
+    database = Database(request.getfixturevalue("postgres").database()) if on_postgres else memory_database()
     yield Home(database, clock)
     await database.close()
 

@@ -16,6 +16,11 @@ from conftest import Home
 NOW = datetime(2026, 5, 8, 9, 30, tzinfo=UTC)  # a Friday
 
 
+@pytest.fixture
+def home(either_home: Home) -> Home:
+    return either_home
+
+
 def place(number: int, session: str | None = "s1", minutes: int = 0, **more: Any) -> Place:
     values = {"role": "user", "name": None} | more
     return Place(number, values["role"], values["name"], session, NOW + timedelta(minutes=minutes))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from agentos.store.migrations import migrate
 from agentos.testing import FixedClock, FunctionLLM, call, say
 from agentos.tools.tool import Tool, tool
 from conftest import Home, collect, ending
+from postgres import Server
 
 WHEN = ("during", "after")
 """`during`: all is written and nothing committed, so it stands for before, too."""
@@ -97,8 +98,14 @@ def model(request: LLMRequest) -> object:
     return steps[step]
 
 
+def url_in(folder: Path) -> str:
+    """The database of a test's folder: the one that it names, else a file in it."""
+    named = folder / "url"
+    return named.read_text() if named.exists() else sqlite_url(folder / "agentos.db")
+
+
 async def make(folder: Path, kill_at: int = 0, when: str = "") -> tuple[Home, Agent, KillingStore]:
-    home = Home(Database(sqlite_url(folder / "agentos.db")), FixedClock())
+    home = Home(Database(url_in(folder)), FixedClock())
     store = KillingStore(home.store, kill_at, when)
     agent = await home.agent(FunctionLLM(model), tools=file_tools(folder), store=store)
     return home, agent, store
@@ -178,7 +185,7 @@ def forked(work: Callable[..., Any], *args: object) -> int:
 
 
 async def prepare(folder: Path) -> None:
-    migrate(sqlite_url(folder / "agentos.db"))
+    migrate(url_in(folder))
     home, _, _ = await make(folder)
     await home.store.close()
 
@@ -195,15 +202,31 @@ def main(root: Path) -> None:
     once = [[(n, when)] for n in range(1, writes + 1) for when in WHEN]
     dice = random.Random(1)
     twice = [[*kill, (dice.randint(1, 6), dice.choice(WHEN))] for kill in dice.sample(once[: -2 * 6], 12)]
+    folders = ((shutil.copytree(clean, root / str(n)), kills) for n, kills in enumerate(itertools.chain(once, twice)))
+    failed = play_and_finish(folders)
+    interrupted = (root / "interrupted").read_text().split()
+    print(json.dumps({"interrupted": interrupted, "writes": writes, "kills": len(once) + len(twice), "failed": failed}))
+
+
+def on_databases(root: Path, urls: list[str]) -> None:
+    """A kill or two on each of these databases, further on in the turn each time."""
+    folders = []
+    for n, url in enumerate(urls):
+        (folder := root / str(n)).mkdir()
+        (folder / "url").write_text(url)
+        folders.append((folder, [(6 * n + 1, WHEN[n % 2]), (2, WHEN[n % 2])][: 1 + n % 2]))
+    print(json.dumps({"failed": play_and_finish(folders)}))
+
+
+def play_and_finish(folders: Iterable[tuple[Path, list[tuple[int, str]]]]) -> list[Any]:
+    """The kills in each folder, then the end of its turn; what went wrong."""
     failed = []
-    for number, kills in enumerate(itertools.chain(once, twice)):
-        folder = shutil.copytree(clean, root / str(number))
+    for folder, kills in folders:
         ends = [forked(play, folder, *kill) for kill in kills]
         if ends != [-signal.SIGKILL] * len(kills) or forked(finish, folder) != 0:
             failed.append((kills, ends))
         shutil.rmtree(folder)
-    interrupted = (root / "interrupted").read_text().split()
-    print(json.dumps({"interrupted": interrupted, "writes": writes, "kills": len(once) + len(twice), "failed": failed}))
+    return failed
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -219,5 +242,17 @@ def test_a_killed_turn_goes_on_and_does_everything_once(tmp_path: Path) -> None:
     assert report["kills"] >= 50
 
 
+def test_a_turn_killed_on_postgres_goes_on(postgres: Server, tmp_path: Path) -> None:
+    urls = [postgres.database(f"kill{n}") for n in range(4)]
+    done = subprocess.run(
+        [sys.executable, __file__, str(tmp_path), *urls], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["failed"] == [], done.stderr[-3000:]
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if urls := sys.argv[2:]:
+        on_databases(Path(sys.argv[1]), urls)
+    else:
+        main(Path(sys.argv[1]))

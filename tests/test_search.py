@@ -26,6 +26,14 @@ IDENTIFIERS = [
     "ada.lovelace+list@example.co.uk", "10.0.17.254", "+351912345678", "AB123456", "user_name@host", "3.14159",
 ]  # fmt: skip
 
+SQLITE = pytest.mark.parametrize("either_home", ["sqlite"], indirect=True)
+"""For what has nothing of the database's own, or a twin in `test_postgres.py`."""
+
+
+@pytest.fixture
+def home(either_home: Home) -> Home:
+    return either_home
+
 
 async def fill(home: Home, texts: list[str], *, embed: bool = True) -> str:
     """Passages with these texts, a minute apart; the agent's id."""
@@ -125,6 +133,7 @@ async def test_no_query_breaks_the_full_text_search(home: Home) -> None:
     assert len(await find(["NEAR", "AND"])) == 2
 
 
+@SQLITE
 async def test_common_words_do_not_hide_what_is_rare(home: Home) -> None:
     texts = [f"the boat number {n} lies in the harbour" for n in range(COMMON + 1)]
     agent_id = await fill(home, [*texts, "the boat Esmeralda lies in the harbour", "Esmeralda sang"], embed=False)
@@ -185,6 +194,7 @@ class DownIndex(ExactIndex):
         raise IndexUnavailable("the index is down")
 
 
+@SQLITE
 async def test_with_the_index_down_the_exact_scan_answers(home: Home) -> None:
     texts = [f"filler number {n} about nothing" for n in range(search_module.EXACT_BELOW + 5)]
     agent_id = await fill(home, [*texts, "alpha beta gamma"])
@@ -196,6 +206,7 @@ async def test_with_the_index_down_the_exact_scan_answers(home: Home) -> None:
     assert "alpha beta gamma" in await texts_of(down, agent_id, "gamma beta alpha")
 
 
+@SQLITE
 async def test_above_a_thousand_the_index_and_what_it_lacks_are_asked(home: Home) -> None:
     texts = [f"filler number {n} about nothing" for n in range(search_module.EXACT_BELOW + 5)]
     agent_id = await fill(home, [*texts, "alpha beta gamma"])
@@ -207,6 +218,7 @@ async def test_above_a_thousand_the_index_and_what_it_lacks_are_asked(home: Home
     assert nearest(vector, rows, 5)[0] == (1, pytest.approx(1.0))
 
 
+@SQLITE
 async def test_what_cannot_all_be_compared_beside_the_index_is_scanned(home: Home) -> None:
     """Too much waits, or the agent is too small for a collection: the index is not even asked."""
     texts = [f"filler {n}" for n in range(search_module.COMPARED + 1)]
@@ -230,6 +242,7 @@ class LargeTx(SqlTx):
         return True
 
 
+@SQLITE
 async def test_a_large_agents_few_matching_passages_are_found_behind_better_ones(home: Home) -> None:
     agent_id = await fill(
         home, ["tea"] * 1 + [f"tea {n}" for n in range(30)] + ["tea " + "with milk " * 30], embed=False

@@ -39,11 +39,14 @@ class Agent:
     """One agent: input goes in by `send` or `accept`, events come out while its turns run.
 
     Turns of one agent run one after another, also across processes; `lock` (agent id -> context
-    manager) sees to it. Everything is saved as it happens: an agent object holds nothing that a new
-    one would not find in the database.
+    manager) sees to it, and where it is a lease it yields the epoch that each commit of the turn checks.
+    Everything is saved as it happens: an agent object holds nothing that a new one would not find in the
+    database.
     """
 
-    def __init__(self, agent_id: str, parts: Parts, lock: Callable[[str], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(
+        self, agent_id: str, parts: Parts, lock: Callable[[str], AbstractAsyncContextManager[int | None]]
+    ) -> None:
         self.id = agent_id
         self.parts = parts
         self._lock = lock
@@ -59,8 +62,8 @@ class Agent:
         An interrupted turn goes on here where it stopped: the next action is computed from what is saved.
         With `until` it ends behind that input's turn, and leaves what came later to whoever sent it.
         """
-        async with self._held():
-            turn = await self._open(locked=True)
+        async with self._held() as lease:
+            turn = await self._open(locked=True, lease=lease)
             count, answered = 0, None
             try:
                 while not isinstance(action := next_action(turn.state, turn.room()), Idle):
@@ -140,9 +143,9 @@ class Agent:
         new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}")
 
         def work(tx: Any) -> tuple[InboxItem, bool]:
-            require_agent(tx, self.id)
             joined = tx.accepted_since(self.id, digest, now - _REPEATED) if repeated and otid is None else None
             item: InboxItem = joined or tx.accept(new, messages)[0]
+            require_agent(tx, self.id)  # which another process may have been deleting
             if item.run_id == new.run_id:
                 _refuse_excess(tx, self.id, most_waiting)  # the new one is counted, and undone where it is too much
                 return item, False
@@ -153,7 +156,7 @@ class Agent:
                 tx.update_agent(self.id)
             return item, again
 
-        item, again = await turn.commit(work)
+        item, again = await turn.commit(work, leased=False)
         turn.stale = turn.stale or again
         return item
 
@@ -191,12 +194,12 @@ class Agent:
         return self._running > 0
 
     @asynccontextmanager
-    async def _held(self) -> AsyncIterator[None]:
+    async def _held(self) -> AsyncIterator[int | None]:
         """While the agent runs, and while it waits to."""
         self._running += 1
         try:
-            async with self._lock(self.id):
-                yield
+            async with self._lock(self.id) as lease:
+                yield lease
         finally:
             self._running -= 1
             if not self._running:
@@ -207,8 +210,8 @@ class Agent:
 
     async def compact(self) -> AsyncGenerator[Event, None]:
         """Page out now: all but the newest exchange. Nothing happens while a turn is unfinished."""
-        async with self._held():
-            turn = await self._open(locked=True)
+        async with self._held() as lease:
+            turn = await self._open(locked=True, lease=lease)
             evicted = pager.before_newest_exchange(turn.state.queue)
             if turn.state.run is None and evicted:
                 async for event in page_out(turn, PageOut(tuple(evicted), saving_step="not asked")):
@@ -216,8 +219,8 @@ class Agent:
 
     async def new_conversation(self) -> None:
         """Empty the message queue and the summary; memory stays, and every message can still be found."""
-        async with self._lock(self.id):
-            turn = await self._open(locked=True)
+        async with self._lock(self.id) as lease:
+            turn = await self._open(locked=True, lease=lease)
             agent = turn.state.agent
 
             def work(tx: Any) -> None:
@@ -240,7 +243,7 @@ class Agent:
         """The state with its measures, for views."""
         return await self._open()
 
-    async def _open(self, *, locked: bool = False) -> Turn:
+    async def _open(self, *, locked: bool = False, lease: int | None = None) -> Turn:
         """The agent's state in memory, read anew when somebody else changed it.
 
         What a running turn holds is its own to renew; but who has just got the lock must see how far
@@ -258,6 +261,8 @@ class Agent:
             self._turn = Turn(self.parts, state, learned, self._trace)
         elif locked or self._turn.state.run is None:
             await self._turn.refresh()
+        if locked:
+            self._turn.lease = lease
         return self._turn
 
 

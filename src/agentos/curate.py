@@ -183,6 +183,7 @@ async def detach_block(store: Store, agent_id: str, label: str, *, keep: bool = 
 
     def work(tx: Any) -> Block:
         block = core.find_block(tx.blocks(agent_id), label)
+        tx.lock_block(block.id)
         if not keep and len(tx.holders(block.id)) == 1:
             raise UsageError(f"no other agent has block {label!r}, so its text would be out of reach; share it first")
         tx.detach_block(agent_id, block.id)
@@ -202,6 +203,7 @@ async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = No
     agent_id, now = turn.state.agent.id, clock.now()
 
     def work(tx: Any) -> Undone:
+        tx.lock_agent(agent_id)
         event = _event_to_undo(tx, agent_id, event_id)
         cause = Cause(agent_id, "user")
         if event["target"].startswith("b"):
@@ -331,6 +333,7 @@ async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: 
     now = clock.now()
 
     def work(tx: Any) -> Passage:
+        tx.lock_agent(agent_id)
         passage: Passage | None = next(iter(tx.passages(agent_id, [passage_id])), None)
         if passage is None or passage.valid_to is not None:
             raise NotFound(f"this agent has no passage p{passage_id}")
@@ -436,6 +439,7 @@ async def import_conversation(store: Store, clock: Clock, agent_id: str, lines: 
     messages = list(_parse_lines(lines, agent_id, clock.now()))
 
     def work(tx: Any) -> int:
+        tx.lock_agent(agent_id)
         known = tx.known_externals(agent_id, [m.external_id or "" for m in messages])
         fresh = {m.external_id: m for m in reversed(messages) if m.external_id not in known}
         for message in reversed(fresh.values()):  # of lines with one id the first counts

@@ -193,6 +193,7 @@ class Dispatcher:
         now = self.runtime.clock.now()
 
         def work(tx: Any) -> tuple[list[str], list[str]]:
+            tx.lock_agent(agent_id)  # a run that waits must not begin in this moment
             unfinished = tx.open_runs(agent_id)
             asked = [r.id for r in unfinished] if run_ids is None else list(run_ids)
             waiting = [r for r in unfinished if r.id in asked and r.status == "created"]

@@ -9,6 +9,7 @@
       ConfigError          the caller can act: no such model, bad URL, damaged file (exit code 3)
       StoreError           the caller can act: full or read-only disk, locked or newer database (exit code 1)
         AgentBusy          another process holds the agent's turn
+          LeaseLost        another process took the agent's turn over from this one
       ProviderError        the model provider failed after its retries (exit code 4)
         ContextOverflow    the provider says the request is longer than its window
       Stopping             this process ends; what was saved goes on at its next start
@@ -62,6 +63,17 @@ class StoreError(AgentOSError):
 
 class AgentBusy(StoreError):
     """Another process is running a turn of this agent."""
+
+    def __init__(
+        self,
+        message: str = "another process has been running a turn of this agent for 30 s; the message is saved and is "
+        "answered there or at the next start, so do not send it again",
+    ) -> None:
+        super().__init__(message)
+
+
+class LeaseLost(AgentBusy):
+    """This process was silent for so long that another took over the agent's turn; nothing more of it is kept here."""
 
 
 class ProviderError(AgentOSError):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -41,6 +42,7 @@ from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
 from agentos.settings import Settings, load_settings, ollama_url
 from agentos.state import AgentRecord, AgentState, Limits, StoredTool
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
+from agentos.store.lease import hold_lease
 from agentos.store.migrations import migrate
 from agentos.tools.described import DescribedTool, never_run
 from agentos.tools.memory import MEMORY_TOOLS
@@ -121,6 +123,8 @@ class Runtime:
         self._llm = llm
         self._llms: dict[str, LLM] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        """Names this process to others."""
         self._agents: OrderedDict[tuple[object, ...], Agent] = OrderedDict()
         self.model_source = "handed in" if llm else ""
         """How the model was chosen, in words."""
@@ -134,8 +138,10 @@ class Runtime:
 
     def open(self) -> None:
         """Open the home, inside a running event loop; `StoreError` says why it cannot be."""
-        url = self.settings.database_url or self._sqlite_url()
+        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
         in_memory = url in IN_MEMORY
+        if not in_memory:
+            self._folder()
         self.backup = None if in_memory else migrate(url)
         self.store = Database(url)
         if in_memory:  # its one connection is the database
@@ -382,8 +388,13 @@ class Runtime:
 
     async def delete_agent(self, agent_id: str) -> None:
         """Remove an agent with all it knows; blocks it shares with others stay with them."""
-        async with self.lock(agent_id):
-            await self.store.write(lambda tx: tx.delete_agent(agent_id))
+        async with self.lock(agent_id) as lease:
+
+            def work(tx: Any) -> None:
+                tx.check_lease(agent_id, lease)
+                tx.delete_agent(agent_id)
+
+            await self.store.write(work)
         for key in [key for key in self._agents if key[0] == agent_id]:
             del self._agents[key]
         if self.settings.chroma_url or (self.home / "chroma").exists():
@@ -407,37 +418,43 @@ class Runtime:
     # locks and files
 
     @asynccontextmanager
-    async def lock(self, agent_id: str, wait_seconds: float = _BUSY_WAIT_SECONDS) -> AsyncIterator[None]:
-        """Hold the agent's turn, in this process and across processes; `AgentBusy` after `wait_seconds`."""
+    async def lock(self, agent_id: str) -> AsyncIterator[int | None]:
+        """Hold the agent's turn, in this process and across processes; `AgentBusy` after half a minute.
+
+        Where machines share the database it is a lease, and its epoch is yielded for the commits to check.
+        """
         async with self._locks.setdefault(agent_id, asyncio.Lock()):
             if self.store.in_memory:
-                yield
-                return
-            folder = self._folder("locks")
-            lock = FileLock(folder / f"{agent_id}.lock")
-            for left in range(int(wait_seconds / 0.05), -1, -1):
-                try:
-                    lock.acquire(timeout=0)
-                    break
-                except Timeout:
-                    if not left:
-                        raise AgentBusy(
-                            f"another process has been running a turn of this agent for {wait_seconds:.0f} s; the "
-                            "message is saved and is answered there or at the next start, so do not send it again"
-                        ) from None
-                    await asyncio.sleep(0.05)
+                yield None
+            elif self.store.dialect.shared:
+                seconds = self.settings.lease_seconds
+                async with hold_lease(
+                    self.store, agent_id, self.owner, seconds=seconds, wait_seconds=_BUSY_WAIT_SECONDS
+                ) as epoch:
+                    yield epoch
+            else:
+                async with self._file_lock(agent_id):
+                    yield None
+
+    @asynccontextmanager
+    async def _file_lock(self, agent_id: str) -> AsyncIterator[None]:
+        lock = FileLock(self._folder("locks") / f"{agent_id}.lock")
+        for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
             try:
-                yield
-            finally:
-                lock.release()
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                await asyncio.sleep(0.05)
+        else:
+            raise AgentBusy
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _chroma(self) -> RebuildableIndex:
         url = self.settings.chroma_url
         return ChromaIndex(None if url else self.home / "chroma", url, self.embedder.fingerprint)
-
-    def _sqlite_url(self) -> str:
-        self._folder()
-        return sqlite_url(self.home / "agentos.db")
 
     def _folder(self, *names: str) -> Path:
         folder = self.home.joinpath(*names)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, ValidationError
@@ -46,8 +47,10 @@ class Settings(BaseModel):
     context_window: int | None = Field(default=None, ge=8000)
     """Tokens; None takes the model's. Below the minimum, core memory could not grow beside tools and system text."""
     embedding: str = "static"
-    database_url: str | None = None
-    """None: SQLite in the home."""
+    database_url: str | None = Field(default=None, repr=False)
+    """None: SQLite in the home; `postgresql://...` where several machines serve the same agents."""
+    lease_seconds: float = Field(default=6.0, gt=0)
+    """On PostgreSQL, how long a process that is not heard of keeps its agents."""
     chroma_url: str | None = None
     """None: embedded, in the home."""
     token: str | None = Field(default=None, repr=False)
@@ -67,9 +70,9 @@ class Settings(BaseModel):
 _ENVIRONMENT = {
     f"AGENTOS_{name.upper()}": name
     for name in (
-        "home", "model", "api_base", "api_key", "context_window", "embedding", "database_url", "chroma_url", "token",
-        "cache_ttl_seconds", "index_min_passages", "max_steps", "max_turn_tokens", "max_turn_cost_usd",
-        "request_timeout_seconds", "personas",
+        "home", "model", "api_base", "api_key", "context_window", "embedding", "database_url", "lease_seconds",
+        "chroma_url", "token", "cache_ttl_seconds", "index_min_passages", "max_steps", "max_turn_tokens",
+        "max_turn_cost_usd", "request_timeout_seconds", "personas",
     )
 }  # fmt: skip
 
@@ -112,7 +115,8 @@ def secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> lis
     """Keys that must not be written anywhere, the longest first: those of the settings and of the environment."""
     environ = os.environ if environ is None else environ
     given = [value for name, value in environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
-    found = {value for value in (*given, settings.api_key, settings.token) if value and len(value) >= _SHORTEST_SECRET}
+    given += [settings.api_key or "", settings.token or "", urlsplit(settings.database_url or "").password or ""]
+    found = {value for value in given if len(value) >= _SHORTEST_SECRET}
     return sorted(found, key=len, reverse=True)
 
 

@@ -60,6 +60,8 @@ class Turn:
         self.cancelled = False
         self.stale = False
         """Whether somebody else changed the agent since its state was read."""
+        self.lease: int | None = None
+        """The epoch under which this process holds the agent, where machines share the database."""
         self.shrinks = 0
         """Times in this run that the provider found the request too long."""
         self._task: asyncio.Task[Any] | None = None
@@ -219,11 +221,15 @@ class Turn:
 
     # keeping state and database together
 
-    async def commit(self, work: Callable[[Any], T]) -> T:
-        """Save; afterwards `stale` tells whether anybody else changed the agent in between."""
-        agent_id = self.state.agent.id
+    async def commit(self, work: Callable[[Any], T], *, leased: bool = True) -> T:
+        """Save; afterwards `stale` tells whether anybody else changed the agent in between.
+
+        `LeaseLost` when another process holds the agent by now; what is not the turn's own needs no lease.
+        """
+        agent_id, lease = self.state.agent.id, self.lease if leased else None
 
         def whole(tx: Any) -> tuple[T, int, int]:
+            tx.check_lease(agent_id, lease)
             before = tx.bumps.get(agent_id, 0)
             value = work(tx)
             return value, tx.agent_version(agent_id) or 0, tx.bumps.get(agent_id, 0) - before

@@ -17,9 +17,9 @@ class SqlIndexSource:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def waiting(self, after_id: int = 0) -> dict[str, int]:
-        """Agents with changes above `after_id`, each with its newest change's id."""
-        return await self._database.read(lambda tx: tx.outbox_agents(after_id))
+    async def waiting(self, after: int = 0) -> dict[str, int]:
+        """Agents with changes behind the mark `after`, each with the mark for the next call."""
+        return await self._database.read(lambda tx: tx.outbox_agents(after))
 
     async def pending(self, agent_id: str, limit: int, after_id: int = 0) -> list[Change]:
         """The agent's changes above `after_id`, oldest first."""

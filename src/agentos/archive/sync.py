@@ -45,8 +45,11 @@ class IndexSource(Protocol):
     A passage counts as embedded when it is valid and holds a vector of the embedder `fingerprint`.
     """
 
-    async def waiting(self, after_id: int = 0) -> dict[str, int]:
-        """Agents with changes whose id is above `after_id`, each with its newest change's id."""
+    async def waiting(self, after: int = 0) -> dict[str, int]:
+        """Agents with changes behind the mark `after` (0: with any), each with a mark behind which none of them is.
+
+        The highest mark of all is the `after` of a next call, which then has every change made since.
+        """
         ...
 
     async def pending(self, agent_id: str, limit: int, after_id: int = 0) -> list[Change]:

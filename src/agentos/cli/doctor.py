@@ -94,15 +94,20 @@ def _disk(settings: Settings) -> Finding:
 
 
 async def _database(runtime: Runtime) -> Finding:
+    dialect = runtime.store.dialect
+
     def work(tx: Any) -> tuple[str, str, int]:
         ask = tx.connection.exec_driver_sql
-        if missing := missing_tables(tx.connection):
+        if missing := missing_tables(tx.connection, dialect):
             raise StoreError(
                 f"the database lacks {', '.join(missing)}; stop agentos and restore the newest copy from "
                 f"{runtime.home / 'backups'}, or move {runtime.home / 'agentos.db'} away"
             )
-        sound = ask("PRAGMA quick_check").scalar() if tx.connection.dialect.name == "sqlite" else "ok"
-        return str(sound), str(ask("SELECT version_num FROM alembic_version").scalar()), len(tx.agents())
+        return (
+            str(ask(dialect.check).scalar()),
+            str(ask("SELECT version_num FROM alembic_version").scalar()),
+            len(tx.agents()),
+        )
 
     sound, version, agents = await runtime.store.read(work)
     path = runtime.home / "agentos.db"

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from agentos.errors import Conflict, NotFound, UsageError
 from agentos.messages import Block, Cause
 from agentos.state import AgentRecord, Limits, Snapshot, StoredTool
-from agentos.store.rows import Rows, fields, listed, table
+from agentos.store.rows import Overtaken, Rows, fields, listed, table
 from agentos.store.tables import (
     AgentBlockRow,
     AgentRow,
@@ -29,7 +29,8 @@ from agentos.store.tables import (
 
 _agent, _block, _version, _attached = (table(r) for r in (AgentRow, BlockRow, BlockVersionRow, AgentBlockRow))
 _journal, _window, _message, _run, _tool = (table(r) for r in (JournalRow, WindowRow, MessageRow, RunRow, ToolRow))
-_BY_ID = sa.select(_agent).where(_agent.c.id == sa.bindparam("agent_id"))
+_RECORD = [_agent.c[name] for name in AgentRecord.__dataclass_fields__]
+_BY_ID = sa.select(*_RECORD).where(_agent.c.id == sa.bindparam("agent_id"))
 _VERSION_OF = sa.select(_agent.c.version).where(_agent.c.id == sa.bindparam("agent_id"))
 _META = (
     _block.c.id, _block.c.label, _block.c.limit, _block.c.description, _block.c.read_only, _block.c.tags, _block.c.meta,
@@ -58,6 +59,17 @@ AGENT_ORDERS: dict[str, sa.ColumnElement[Any]] = {
 }
 """What a list of agents can be ordered by."""
 
+_LOCK_BLOCK = sa.select(_block.c.id).where(_block.c.id == sa.bindparam("block_id")).with_for_update()
+_REWRITE = (
+    sa.update(_block)
+    .where(_block.c.id == sa.bindparam("key"), _block.c.version_id == sa.bindparam("read"))
+    .values(version_id=sa.bindparam("version_id"))
+)
+_LEARN = sa.text("""
+INSERT INTO model_window (model, believed, tokens) VALUES (:model, :believed, :tokens)
+ON CONFLICT (model) DO UPDATE SET believed = excluded.believed, tokens = excluded.tokens
+""")
+
 
 class AgentRows(Rows):
     """Statements on agents, blocks, tools that clients described, and the journal."""
@@ -66,12 +78,13 @@ class AgentRows(Rows):
 
     def add_agent(self, record: AgentRecord) -> None:
         """Insert an agent; `Conflict` when the name is taken."""
-        if self.agent_named(record.name):
-            raise Conflict(f"an agent named {record.name!r} exists already; choose another name")
         values = asdict(record)
         values["tools"] = list(record.tools) if record.tools is not None else None
         values["tags"] = list(record.tags)
-        self.insert(AgentRow, **values)
+        try:
+            self.insert(AgentRow, **values)
+        except sa.exc.IntegrityError:
+            raise Conflict(f"an agent named {record.name!r} exists already; choose another name") from None
 
     def agent(self, agent_id: str) -> AgentRecord | None:
         """The agent with this id."""
@@ -80,12 +93,12 @@ class AgentRows(Rows):
 
     def agent_named(self, name: str) -> AgentRecord | None:
         """The agent with this name."""
-        row = self.first(sa.select(_agent).where(_agent.c.name == name))
+        row = self.first(sa.select(*_RECORD).where(_agent.c.name == name))
         return None if row is None else _agent_record(row)
 
     def agents(self) -> list[AgentRecord]:
         """All agents, by name."""
-        return [_agent_record(row) for row in self.all(sa.select(_agent).order_by(_agent.c.name))]
+        return [_agent_record(row) for row in self.all(sa.select(*_RECORD).order_by(_agent.c.name))]
 
     def agent_page(
         self,
@@ -102,7 +115,7 @@ class AgentRows(Rows):
         """A page (`Rows.page`) of the agents of this name, with `text` in theirs, with one of the tags or every one,
         whose newest run ended for one of these reasons, that have this block in context. `order_by`: `AGENT_ORDERS`.
         """
-        query = sa.select(_agent)
+        query = sa.select(*_RECORD)
         if name is not None:
             query = query.where(_agent.c.name == name)
         if text:
@@ -146,6 +159,7 @@ class AgentRows(Rows):
 
     def delete_agent(self, agent_id: str) -> None:
         """Remove an agent with everything that is its alone; blocks shared with others stay."""
+        self.lock_agent(agent_id)
         mine = [b.id for b in self.blocks(agent_id)]
         self.connection.execute(sa.delete(_attached).where(_attached.c.agent_id == agent_id))
         shared = sa.select(_attached.c.block_id)
@@ -157,8 +171,7 @@ class AgentRows(Rows):
             if "agent_id" in owned.c and owned is not _version:
                 self.connection.execute(sa.delete(owned).where(owned.c.agent_id == agent_id))
         self.connection.execute(sa.delete(_agent).where(_agent.c.id == agent_id))
-        for index in ("message_fts", "passage_fts"):  # which keeps deleted words until its parts are merged
-            self.connection.exec_driver_sql(f"INSERT INTO {index}({index}) VALUES('optimize')")
+        self.forget_words()
 
     # blocks
 
@@ -233,6 +246,8 @@ class AgentRows(Rows):
 
     def attach_block(self, agent_id: str, block_id: int) -> None:
         """Give an agent a block; `NotFound` when there is none, `UsageError` when it has one with this label."""
+        self.lock_agent(agent_id)
+        self.lock_block(block_id)
         label = self.scalar(sa.select(_block.c.label).where(_block.c.id == block_id))
         if label is None:
             raise NotFound(f"there is no block b{block_id}; `agentos agents show NAME` lists an agent's blocks")
@@ -249,6 +264,7 @@ class AgentRows(Rows):
 
     def detach_block(self, agent_id: str, block_id: int) -> None:
         """Take a block out of an agent's context; the block itself stays."""
+        self.lock_agent(agent_id)
         self.connection.execute(
             sa.delete(_attached).where(_attached.c.agent_id == agent_id, _attached.c.block_id == block_id)
         )
@@ -271,6 +287,10 @@ class AgentRows(Rows):
         self.connection.execute(sa.delete(_version).where(_version.c.block_id == block_id))
         self.connection.execute(sa.delete(_block).where(_block.c.id == block_id))
 
+    def lock_block(self, block_id: int) -> None:
+        """Make the block, and who has it, this transaction's until the commit."""
+        self.connection.execute(_LOCK_BLOCK, {"block_id": block_id})
+
     def holders(self, block_id: int) -> dict[str, str]:
         """The agents that have a block in their context: id -> name, by name."""
         query = sa.select(_agent.c.id, _agent.c.name).join(_attached, _attached.c.agent_id == _agent.c.id)
@@ -286,12 +306,15 @@ class AgentRows(Rows):
         undo_of: int | None = None,
         restores: int | None = None,
     ) -> Block:
-        """A new version of `block`; every agent that has it will be told, the author knows already.
+        """A new version of `block` as this transaction read it; every agent that has it will be told,
+        the author knows already.
 
         An undo names the event it takes back and the version whose text it `restores`.
         """
         version = self._add_version(block.id, value, cause, restores)
-        self.update(BlockRow, block.id, version_id=version)
+        read = {"key": block.id, "read": block.version_id, "version_id": version}
+        if self.connection.execute(_REWRITE, read).rowcount == 0:
+            raise Overtaken
         self.journal(cause, action, f"b{block.id}", before=block.version_id, after=version, text=value, undo_of=undo_of)
         if cause.actor == "agent" and block.seen_version_id == block.version_id:  # else it has more to be told
             self.mark_seen(cause.agent_id, {block.id: version})
@@ -374,7 +397,7 @@ class AgentRows(Rows):
 
     def tool_users(self, name: str) -> list[AgentRecord]:
         """The agents that name this tool among theirs."""
-        query = sa.select(_agent).where(_agent.c.tools.is_not(None), listed(_agent.c.tools, [name]))
+        query = sa.select(*_RECORD).where(_agent.c.tools.is_not(None), listed(_agent.c.tools, [name]))
         return [_agent_record(row) for row in self.all(query)]
 
     def delete_tool(self, tool: StoredTool) -> None:
@@ -443,8 +466,7 @@ class AgentRows(Rows):
 
     def learn_window(self, model: str, believed: int, tokens: int) -> None:
         """Keep a model's true window."""
-        self.connection.execute(sa.delete(_window).where(_window.c.model == model))
-        self.insert(WindowRow, model=model, believed=believed, tokens=tokens)
+        self.connection.execute(_LEARN, {"model": model, "believed": believed, "tokens": tokens})
 
 
 def _to_block(row: Any) -> Block:

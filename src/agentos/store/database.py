@@ -1,13 +1,13 @@
 """The session database: one writer thread with group commit, and readers beside it.
 
-SQLite runs in WAL mode with `synchronous=FULL`: a write is on disk when its future resolves. All
-writes of the process go through one thread, which commits whatever is waiting at that moment
-together, a savepoint each: one fsync serves many agents, and there is no lock to fight over.
+A write is on disk when its future resolves. All writes of the process go through one thread, which
+commits whatever is waiting at that moment together, a savepoint each: one fsync serves many agents,
+and there is no lock to fight over. Where other processes write the same PostgreSQL, a job that meets
+one of them is done again, after the others.
 """
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agentos.errors import ConfigError, StoreError
+from agentos.store.dialect import dialect_of
+from agentos.store.rows import Overtaken
 from agentos.store.tx import SqlTx
 
 T = TypeVar("T")
 IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 """URLs of databases that live as long as their one connection."""
-_BUSY_SECONDS = 10
+_CONFLICTS = 50
+"""Times that a job may meet another process, 0.2 s each where it waits for a lock."""
 _GROUP = 256
 """Most transactions that share one commit."""
 
@@ -39,6 +42,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.dialect = dialect_of(url)
         self.in_memory = url in IN_MEMORY
         self.engine = make_engine(url, in_memory=self.in_memory)
         self._local = threading.local()
@@ -64,7 +68,12 @@ class Database:
         if self.in_memory:  # its one connection belongs to the writer
             return self.write(work)
         self._check_open()
-        return asyncio.wrap_future(self._readers.submit(self._read, work))
+        return asyncio.wrap_future(self._readers.submit(self._run, work, self.dialect.begin_read, "ROLLBACK"))
+
+    def write_beside(self, work: Callable[[SqlTx], T]) -> Awaitable[T]:
+        """Run `work` in a commit of its own that does not wait for the writer, where the database has several."""
+        self._check_open()
+        return asyncio.wrap_future(self._readers.submit(self._run, work, self.dialect.begin_write, "COMMIT"))
 
     async def close(self) -> None:
         """Finish what waits, then let go of the file; later calls raise `StoreError`."""
@@ -82,17 +91,20 @@ class Database:
         if self._closed:
             raise StoreError("the session database is closed; open the home again")
 
-    def _read(self, work: Callable[[SqlTx], T]) -> T:
-        connection = getattr(self._local, "connection", None)
+    def _run(self, work: Callable[[SqlTx], T], begin: str, end: str) -> T:
         try:
+            connection: sa.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
                 connection = self._local.connection = self.engine.connect()
                 self._connections.append(connection)
-            connection.exec_driver_sql("BEGIN")
+            _begin(connection, begin)
             try:
-                return work(SqlTx(connection))
-            finally:
-                connection.exec_driver_sql("ROLLBACK")
+                value = work(self.dialect.tx(connection))
+                connection.exec_driver_sql(end)
+                return value
+            except BaseException:
+                _rollback(connection)
+                raise
         except DBAPIError as error:
             raise store_error(error, self.url) from error
 
@@ -112,7 +124,8 @@ class Database:
                 group.append(more)
             try:
                 connection = connection or self.engine.connect()
-                _commit_group(connection, group)
+                while group:
+                    self._commit_some(connection, group)
             except DBAPIError as error:
                 _fail(group, store_error(error, self.url))
             except BaseException as error:  # the thread must outlive any bug in a work function
@@ -121,6 +134,42 @@ class Database:
                 break
         if connection is not None:
             connection.close()
+
+    def _commit_some(self, connection: sa.Connection, group: list["_Job"]) -> None:
+        """Run the jobs behind a savepoint each, commit them together and take them off `group`.
+
+        One that meets another process ends the commit before itself, so that it waits without a lock of ours.
+        """
+        _begin(connection, self.dialect.begin_write)
+        execute, tx, done = connection.exec_driver_sql, self.dialect.tx(connection), 0
+        try:
+            for job in group:
+                execute("SAVEPOINT job")
+                try:
+                    job.value = job.work(tx)
+                except DBAPIError as error:
+                    if self.dialect.gave_up(error, connection):
+                        raise
+                    execute("ROLLBACK TO job")
+                    if self.dialect.is_conflict(error) and job.waits(behind=done):
+                        break
+                    job.error = store_error(error, self.url)
+                except Overtaken:
+                    execute("ROLLBACK TO job")
+                    if job.waits(behind=done):
+                        break
+                    job.error = StoreError("what was to be changed keeps changing; look at it and try again")
+                except BaseException as error:
+                    execute("ROLLBACK TO job")
+                    job.error = error
+                execute("RELEASE job")
+                done += 1
+            execute("COMMIT")
+        except BaseException:
+            _rollback(connection)
+            raise
+        _settle(group[:done])
+        del group[:done]
 
 
 class _Job:
@@ -132,6 +181,12 @@ class _Job:
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
+        self._conflicts = 0
+
+    def waits(self, *, behind: int) -> bool:
+        """Whether to do it again after a conflict, `behind` so many others: these it must not hold up."""
+        self._conflicts += not behind
+        return self._conflicts <= _CONFLICTS
 
     def settle(self) -> None:
         """Hand the outcome to whoever awaits it (a cancelled waiter wants none)."""
@@ -158,37 +213,22 @@ def _settle_here(jobs: list[_Job]) -> None:
         job.settle()
 
 
-def _commit_group(connection: sa.Connection, group: list[_Job]) -> None:
-    """Run each job behind a savepoint and commit them together."""
-    execute = connection.exec_driver_sql
-    execute("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN")
+def _begin(connection: sa.Connection, statement: str) -> None:
+    """Open a transaction; a connection that was cut off since its last use is made anew."""
     try:
-        tx = SqlTx(connection)
-        for job in group:
-            execute("SAVEPOINT job")
-            try:
-                job.value = job.work(tx)
-            except DBAPIError as error:
-                if not getattr(connection.connection.driver_connection, "in_transaction", True):
-                    raise  # SQLite gave up the whole transaction: a full or damaged disk
-                execute("ROLLBACK TO job")
-                job.error = store_error(error, str(connection.engine.url))
-            except BaseException as error:
-                execute("ROLLBACK TO job")
-                job.error = error
-            execute("RELEASE job")
-        execute("COMMIT")
-    except BaseException:
-        _rollback(connection)
-        raise
-    _settle(group)
+        connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        connection.rollback()
+        connection.exec_driver_sql(statement)
 
 
 def _rollback(connection: sa.Connection) -> None:
-    """Undo what is open; SQLite may have done so itself."""
+    """Undo what is open; the database may have done so itself, or be gone."""
     try:
         connection.exec_driver_sql("ROLLBACK")
-    except DBAPIError:
+    except SQLAlchemyError:
         connection.invalidate()
         connection.rollback()  # only then does SQLAlchemy connect anew
 
@@ -200,61 +240,13 @@ def _fail(group: list[_Job], error: BaseException) -> None:
 
 
 def make_engine(url: str, in_memory: bool = False) -> sa.Engine:
-    """An engine whose transactions this package opens itself (`BEGIN IMMEDIATE` for the writer)."""
-    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
-    if in_memory:
-        options |= {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
-    elif url.startswith("sqlite"):
-        options |= {
-            "poolclass": sa.NullPool,
-            "connect_args": {"check_same_thread": False, "timeout": _BUSY_SECONDS},
-        }
-    # a path is no URL: what looks like a query or an escape in it is part of a name
-    path = url.removeprefix("sqlite:///")
-    target = sa.URL.create("sqlite", database=path) if url.startswith("sqlite:///") and not in_memory else url
+    """An engine whose transactions this package opens itself; `ConfigError` where `url` cannot be used."""
     try:
-        engine = sa.create_engine(target, **options)
-    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        return dialect_of(url).engine(url, in_memory)
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
         raise ConfigError(f"the database URL cannot be used: {error}; correct AGENTOS_DATABASE_URL") from None
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _configure_sqlite)
-    return engine
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in (
-        f"busy_timeout={_BUSY_SECONDS * 1000}",
-        "synchronous=FULL",  # with NORMAL a power cut takes acknowledged rows
-        "secure_delete=ON",  # what is deleted is overwritten, not just unlinked
-        "cache_size=-16000",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def store_error(error: DBAPIError, url: str) -> StoreError:
     """One sentence that names the trouble and the remedy."""
-    place = url.removeprefix("sqlite:///")
-    text = str(error.orig)
-    for sign, sentence in (
-        ("full", f"the disk of {place} is full; free some space and try again, nothing of this step was kept"),
-        ("readonly", f"{place} cannot be written; make it writable or set AGENTOS_HOME to another folder"),
-        (
-            "unable to open",
-            f"{place} cannot be opened for writing; check that its folder exists, is yours and is not read-only, "
-            "or set AGENTOS_HOME",
-        ),
-        ("locked", f"{place} was locked by another program for {_BUSY_SECONDS} s; close that program and try again"),
-        (
-            "malformed",
-            f"{place} is damaged; restore the newest copy (backups/ has those made before a migration) or move it away",
-        ),
-        ("not a database", f"{place} is not an agentos database; move it away or set AGENTOS_HOME"),
-        (
-            "disk I/O",
-            f"the disk of {place} reports an I/O error; check it and the limit on file sizes (ulimit -f), "
-            "nothing of this step was kept",
-        ),
-    ):
-        if sign in text:
-            return StoreError(sentence)
-    return StoreError(f"the database refused: {text.splitlines()[0]}; nothing of this step was kept")
+    return StoreError(dialect_of(url).sentence(error, url))

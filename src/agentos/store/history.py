@@ -169,6 +169,7 @@ class HistoryRows(Rows):
 
         The same `otid` with other content raises `Conflict`.
         """
+        self.lock_agent(item.agent_id)
         if item.otid is not None:
             query = sa.select(_inbox).where(_inbox.c.agent_id == item.agent_id, _inbox.c.otid == item.otid)
             row = self.first(query)

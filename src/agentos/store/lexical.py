@@ -1,4 +1,7 @@
-"""Lexical search in SQL: FTS5 (porter stems) over messages and passages."""
+"""Lexical search in SQL: FTS5 (porter stems) over messages and passages.
+
+`agentos.store.lexical_postgres` has PostgreSQL's statements for the same questions.
+"""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +27,7 @@ ORDER BY rank LIMIT :limit
 """
 _PLACES = """
 SELECT m.id, m.role, m.name, m.session, m.created_at FROM message m
-WHERE m.id IN (SELECT value FROM json_each(:ids)) AND +m.agent_id = :agent_id
+WHERE m.id {among} AND m.agent_id || '' = :agent_id
 AND m.kind = 'message' AND m.content != '' {filters}
 ORDER BY m.id
 """
@@ -41,7 +44,7 @@ _SECOND_AGENT = sa.text("SELECT 1 FROM agent LIMIT 1 OFFSET 1")
 _TIME = UtcTime()
 _VALID_PASSAGES = """
 SELECT p.id FROM passage p
-WHERE p.id IN (SELECT value FROM json_each(:ids)) AND +p.agent_id = :agent_id AND p.valid_to IS NULL {filters}
+WHERE p.id {among} AND p.agent_id || '' = :agent_id AND p.valid_to IS NULL {filters}
 """
 
 
@@ -60,6 +63,16 @@ BEST = 4
 class LexicalRows(Rows):
     """Ranked full-text queries; `terms` are words, or phrases whose parts must stand together."""
 
+    _and, _or = " AND ", " OR "
+    _among = "IN (SELECT value FROM json_each(:ids))"
+    """In the list `ids`, as JSON: a statement of its own for each length would have to be prepared each time."""
+    _tagged = "(SELECT count(DISTINCT json_each.value) FROM json_each(p.tags) WHERE json_each.value IN :tags) >= :held"
+
+    def forget_words(self) -> None:
+        """FTS5 keeps deleted words until its parts are merged."""
+        for index in ("message_fts", "passage_fts"):
+            self.connection.exec_driver_sql(f"INSERT INTO {index}({index}) VALUES('optimize')")
+
     def message_scores(
         self, agent_id: str, terms: Sequence[str], wanted: MessageFilter, limit: int
     ) -> list[dict[int, float]]:
@@ -71,7 +84,7 @@ class LexicalRows(Rows):
         if not terms:
             return []
         own = "" if self._is_large("message", agent_id) else self._own(agent_id)
-        filtered, values = _of_messages(_FILTERED_MESSAGES, wanted)
+        filtered, values = of_messages(_FILTERED_MESSAGES, wanted)
         scores = []
         for expression in self._telling("message", agent_id, [_phrase(term) for term in terms]):
             bound = {"agent_id": agent_id, "match": f"{own}- agent_id : ({expression})", "limit": limit}
@@ -83,7 +96,7 @@ class LexicalRows(Rows):
 
     def places(self, agent_id: str, ids: Sequence[int], wanted: MessageFilter) -> list[Place]:
         """Where the agent's messages among `ids` stand, in order."""
-        query, values = _of_messages(_PLACES, wanted)
+        query, values = of_messages(_PLACES, wanted, among=self._among)
         rows = self.connection.execute(query, values | {"agent_id": agent_id, "ids": json.dumps(list(ids))})
         return [Place(row[0], row[1], row[2], row[3], _time(row[4])) for row in rows]
 
@@ -99,7 +112,7 @@ class LexicalRows(Rows):
         limit: int,
     ) -> list[int]:
         """Ids of the agent's valid passages that hold any term, best first."""
-        query, values = _filtered(_PASSAGES, tags, start, end, all_tags)
+        query, values = self._of_passages(_PASSAGES, tags, start, end, all_tags)
         return self._ids(query, "passage", agent_id, terms, limit, values)
 
     def valid_passages(
@@ -113,7 +126,7 @@ class LexicalRows(Rows):
         all_tags: bool = False,
     ) -> list[int]:
         """Those of `ids`, in their order, that are valid passages of the agent and pass the filters."""
-        query, values = _filtered(_VALID_PASSAGES, tags, start, end, all_tags)
+        query, values = self._of_passages(_VALID_PASSAGES, tags, start, end, all_tags)
         values |= {"ids": json.dumps(list(ids)), "agent_id": agent_id}
         valid = set(self.connection.execute(query, values).scalars())
         return [key for key in ids if key in valid]
@@ -137,6 +150,18 @@ class LexicalRows(Rows):
                 break
         return list(found)[:limit]
 
+    def _of_passages(
+        self, template: str, tags: tuple[str, ...], start: datetime | None, end: datetime | None, all_tags: bool
+    ) -> tuple[sa.TextClause, dict[str, Any]]:
+        """A statement on passages with these filters, and their values."""
+        filters, values = _time_filter("p", start, end)
+        filters += f" AND {self._tagged}" if tags else ""
+        query = sa.text(template.format(filters=filters, among=self._among))
+        if tags:
+            query = query.bindparams(sa.bindparam("tags", expanding=True))
+            values |= {"tags": list(tags), "held": len(set(tags)) if all_tags else 1}
+        return query, values
+
     def _own(self, agent_id: str) -> str:
         """What keeps a match inside the agent's rows, however many agents there are: its token; `""` if it is alone."""
         return "" if self._alone else f'agent_id : "{agent_id.rsplit("-", 1)[-1]}" AND '
@@ -154,12 +179,12 @@ class LexicalRows(Rows):
         rare = [phrase for phrase in phrases if not self._is_common(name, agent_id, phrase)]
         if len(rare) == len(phrases) or len(phrases) == 1:
             return phrases
-        return [" AND ".join(phrases), *(rare or _pairs(phrases))]
+        return [self._and.join(phrases), *(rare or [f"({a}{self._and}{b})" for a, b in pairwise(phrases)])]
 
     def _expressions(self, name: str, agent_id: str, phrases: list[str]) -> list[str]:
         """What to search for, the most telling first: rows with any of what is telling, those with all words before."""
         telling = self._telling(name, agent_id, phrases)
-        return [" OR ".join(telling)] if telling == phrases else [telling[0], " OR ".join(telling[1:])]
+        return [self._or.join(telling)] if telling == phrases else [telling[0], self._or.join(telling[1:])]
 
     def _is_common(self, name: str, agent_id: str, phrase: str) -> bool:
         """Among the agent's own rows: what others remember must not change what it finds."""
@@ -172,15 +197,11 @@ class LexicalRows(Rows):
         return self.connection.execute(query, {"agent_id": agent_id}).scalar() is not None
 
 
-def _pairs(phrases: list[str]) -> list[str]:
-    return [f"({a} AND {b})" for a, b in pairwise(phrases)]
-
-
 def _phrase(text: str) -> str:
     return '"' + text.replace('"', " ") + '"'
 
 
-def _of_messages(template: str, wanted: MessageFilter) -> tuple[sa.TextClause, dict[str, Any]]:
+def of_messages(template: str, wanted: MessageFilter, **parts: str) -> tuple[sa.TextClause, dict[str, Any]]:
     """A statement on messages that pass the filter, and its values."""
     filters, values = _time_filter("m", wanted.start, wanted.end)
     filters += " AND m.role IN :roles"
@@ -190,23 +211,8 @@ def _of_messages(template: str, wanted: MessageFilter) -> tuple[sa.TextClause, d
         filters += " AND (m.run_id IS NULL OR m.run_id != :not_run OR m.seq <= "
         filters += "(SELECT head_seq FROM agent WHERE id = :agent_id))"
         values["not_run"] = wanted.not_run
-    query = sa.text(template.format(filters=filters)).bindparams(sa.bindparam("roles", expanding=True))
-    return query, values
-
-
-_TAGGED = " AND (SELECT count(DISTINCT json_each.value) FROM json_each(p.tags) WHERE json_each.value IN :tags) >= :held"
-
-
-def _filtered(
-    template: str, tags: tuple[str, ...], start: datetime | None, end: datetime | None, all_tags: bool
-) -> tuple[sa.TextClause, dict[str, Any]]:
-    """A statement on passages with these filters, and their values."""
-    filters, values = _time_filter("p", start, end)
-    query = sa.text(template.format(filters=filters + (_TAGGED if tags else "")))
-    if tags:
-        query = query.bindparams(sa.bindparam("tags", expanding=True))
-        values |= {"tags": list(tags), "held": len(set(tags)) if all_tags else 1}
-    return query, values
+    query = sa.text(template.format(filters=filters, **parts))
+    return query.bindparams(sa.bindparam("roles", expanding=True)), values
 
 
 def _time_filter(alias: str, start: datetime | None, end: datetime | None) -> tuple[str, dict[str, Any]]:

@@ -25,6 +25,7 @@ class PassageRows(AgentRows):
 
     def add_passage(self, passage: Passage, cause: Cause) -> tuple[Passage, bool]:
         """Insert, or unite tags with the first valid passage of equal text; (passage, whether it is new)."""
+        self.lock_agent(passage.agent_id)
         known = self.equal_passage(passage)
         if known is not None:
             return self._unite_tags(known, passage.tags, cause), False
@@ -162,7 +163,9 @@ class PassageRows(AgentRows):
         )
         if ids is not None:
             query = query.where(_passage.c.id.in_(list(ids)))
-        return [(row[0], row[1]) for row in self.connection.execute(query.order_by(_passage.c.id).limit(limit))]
+        if limit >= 0:
+            query = query.limit(limit)
+        return [(row[0], row[1]) for row in self.connection.execute(query.order_by(_passage.c.id))]
 
     def save_embeddings(self, fingerprint: str, rows: Sequence[tuple[int, bytes]]) -> None:
         """Keep vectors with their passages, in place of any other embedder's."""
@@ -183,9 +186,9 @@ class PassageRows(AgentRows):
             query = query.limit(limit)
         return [(r[0], r[1], r[2], r[3]) for r in self.connection.execute(query)]
 
-    def outbox_agents(self, after_id: int = 0) -> dict[str, int]:
-        """Agents with changes above `after_id`, each with its newest change's id."""
-        query = sa.select(_outbox.c.agent_id, sa.func.max(_outbox.c.id)).where(_outbox.c.id > after_id)
+    def outbox_agents(self, after: int = 0) -> dict[str, int]:
+        """Agents with changes behind the mark `after`, each with a mark behind which none of them is."""
+        query = sa.select(_outbox.c.agent_id, sa.func.max(_outbox.c.id)).where(_outbox.c.id > after)
         return {row[0]: row[1] for row in self.connection.execute(query.group_by(_outbox.c.agent_id))}
 
     def outbox_sizes(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from agentos.errors import NotFound
+from agentos.store.tables import AgentRow
 
 
 def fields(value: Any) -> dict[str, Any]:
@@ -28,6 +29,10 @@ def listed(column: sa.ColumnElement[Any], words: Sequence[str], every: bool = Fa
     # unlike LIKE, `replace` tells upper from lower case in every database
     found = [sa.func.replace(text, json.dumps(word), "") != text for word in words]
     return sa.and_(*found) if every else sa.or_(*found)
+
+
+class Overtaken(Exception):
+    """What this transaction read was changed before it could write; the writer does it again from the start."""
 
 
 class Rows:
@@ -50,6 +55,16 @@ class Rows:
         if "version" in statement.table.c:
             self.bumps[key] = self.bumps.get(key, 0) + 1
         self.connection.execute(statement, {**values, "key": key})
+
+    def forget_words(self) -> None:
+        """Take deleted words out of the full-text index too, where it would keep them."""
+
+    def lock_agent(self, agent_id: str) -> bool:
+        """Whether there is such an agent; its row is this transaction's until the commit.
+
+        For who decides by what it reads of an agent what it writes: others who do so wait.
+        """
+        return self.connection.execute(_LOCK, {"agent_id": agent_id}).first() is not None
 
     def first(self, query: sa.Select[Any], **values: Any) -> sa.RowMapping | None:
         """The first row as a mapping; `values` fill the query's bound parameters."""
@@ -106,6 +121,10 @@ class Rows:
     def scalar(self, query: sa.Select[Any], **values: Any) -> Any:
         """The first column of the first row."""
         return self.connection.execute(query, values).scalar()
+
+
+_AGENT = table(AgentRow)
+_LOCK = sa.select(_AGENT.c.id).where(_AGENT.c.id == sa.bindparam("agent_id")).with_for_update()
 
 
 # Building a statement costs more than running it, so those of the hot path are built once.

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, LargeBinary, String, text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, LargeBinary, String, text
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -68,6 +68,10 @@ class AgentRow(SQLModel, table=True):
     description: str = ""
     tags: list[str] = _json()
     meta: dict[str, Any] = _json()
+    lease_owner: str | None = None
+    """The process that holds the agent's turn, where several machines share the database."""
+    lease_until: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
+    lease_epoch: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
 
 
 class BlockRow(SQLModel, table=True):
@@ -348,3 +352,10 @@ class HomeRow(SQLModel, table=True):
     __tablename__ = "home"
     key: str = Field(primary_key=True)
     value: str
+
+
+# SQLite's integers have 64 bits; PostgreSQL is to refuse no number that SQLite would look up.
+for _row in [value for value in vars().values() if hasattr(value, "__table__")]:
+    for _column in _row.__table__.columns:
+        if isinstance(_column.type, Integer):
+            _column.type = BigInteger().with_variant(Integer(), "sqlite")

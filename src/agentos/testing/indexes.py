@@ -144,9 +144,9 @@ class MemorySource:
         self.passages[passage_id].valid = False
         self._change(passage_id, "delete")
 
-    async def waiting(self, after_id: int = 0) -> dict[str, int]:
+    async def waiting(self, after: int = 0) -> dict[str, int]:
         """See `IndexSource`."""
-        return {change.agent_id: change.id for change in self.outbox if change.id > after_id}
+        return {change.agent_id: change.id for change in self.outbox if change.id > after}
 
     async def pending(self, agent_id: str, limit: int, after_id: int = 0) -> list[Change]:
         """See `IndexSource`."""

@@ -1,9 +1,6 @@
 """Schema migrations: applied when the database differs from this package, after a backup."""
 
 import logging
-import shutil
-import sqlite3
-from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -11,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from agentos.errors import StoreError
 from agentos.store.database import make_engine, store_error
+from agentos.store.dialect import Dialect, dialect_of
 
 HEAD = "0001"
 """The newest migration in `versions/`."""
@@ -24,22 +22,21 @@ def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
     Raises `StoreError` when the database is newer, another program's, damaged, locked or cannot be written.
     """
     if connection is not None:
-        _upgrade(connection)
+        _upgrade(connection, dialect_of(url))
         return None
-    engine = make_engine(url)
+    engine, dialect = make_engine(url), dialect_of(url)
     try:
         with engine.connect() as opened:
             current = _revision(opened)  # refuses a foreign database, to which nothing was written so far
-            if opened.dialect.name == "sqlite":
-                opened.exec_driver_sql("PRAGMA journal_mode=WAL")
+            dialect.prepare(opened)
             if current == HEAD:
                 return None
             if current is not None and current > HEAD:
                 raise StoreError(
                     f"the database is of version {current} and this agentos knows {HEAD}; install the newer agentos"
                 )
-            backup = _back_up(url) if current is not None else None
-            _upgrade(opened)
+            backup = dialect.back_up(url) if current is not None else None
+            _upgrade(opened, dialect)
             return backup
     except DBAPIError as error:
         raise store_error(error, url) from error
@@ -47,11 +44,11 @@ def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
         engine.dispose()
 
 
-def missing_tables(connection: sa.Connection) -> list[str]:
+def missing_tables(connection: sa.Connection, dialect: Dialect) -> list[str]:
     """Tables of this package's schema that the database does not have, the full-text ones among them."""
     from agentos.store.tables import AgentRow
 
-    expected = {*AgentRow.metadata.tables, "message_fts", "passage_fts"}
+    expected = {*AgentRow.metadata.tables, *dialect.full_text_tables}
     return sorted(expected - set(sa.inspect(connection).get_table_names()))
 
 
@@ -69,7 +66,7 @@ def _revision(connection: sa.Connection) -> str | None:
     return revision
 
 
-def _upgrade(connection: sa.Connection) -> None:
+def _upgrade(connection: sa.Connection, dialect: Dialect) -> None:
     from alembic import command  # a tenth of a second that only a changed schema pays
     from alembic.config import Config
     from alembic.util import CommandError
@@ -79,7 +76,7 @@ def _upgrade(connection: sa.Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     # two processes may start at once: the second waits here and finds the work done
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN")
+    connection.exec_driver_sql(dialect.begin_migration)
     try:
         command.upgrade(config, "head")
         connection.exec_driver_sql("COMMIT")
@@ -88,20 +85,3 @@ def _upgrade(connection: sa.Connection) -> None:
         if isinstance(error, CommandError):
             raise StoreError(f"the database cannot be migrated: {error}; install the agentos that made it") from error
         raise
-
-
-def _back_up(url: str) -> Path | None:
-    """Copy a SQLite file with its write-ahead log folded in; other databases have their own tools."""
-    if not url.startswith("sqlite:///"):
-        return None
-    source = Path(url.removeprefix("sqlite:///"))
-    folder = source.parent / "backups"
-    folder.mkdir(exist_ok=True)
-    target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S}.db"
-    if shutil.disk_usage(folder).free < source.stat().st_size * 2:
-        raise StoreError(f"there is no room in {folder} to back up the database before it is migrated; free some space")
-    with sqlite3.connect(source) as old, sqlite3.connect(target) as new:
-        old.backup(new)
-    old.close()
-    new.close()
-    return target

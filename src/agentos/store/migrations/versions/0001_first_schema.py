@@ -37,6 +37,9 @@ def upgrade() -> None:
         sa.Column("description", sa.String(), nullable=False),
         sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("meta", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("lease_owner", sa.String(), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("lease_epoch", sa.Integer(), nullable=False, server_default="0"),
     )
     op.create_index("ix_agent_time", "agent", ["created_at", "id"])
     op.create_table(
@@ -278,15 +281,29 @@ def upgrade() -> None:
     home = sa.table("home", sa.column("key", sa.String()), sa.column("value", sa.String()))
     op.bulk_insert(home, [{"key": "id", "value": uuid.uuid4().hex}, {"key": "salt", "value": secrets.token_hex(16)}])
     if op.get_bind().dialect.name == "sqlite":
-        _full_text(
-            "message",
-            ("content", "keywords"),
-            "{row}.role != 'tool' AND {row}.kind = 'message' OR {row}.role = 'tool' AND {row}.sources IS NULL",
-        )
-        _full_text("passage", ("text",), "1")
+        make_full_text = _sqlite_full_text
+    else:
+        make_full_text = _postgres_full_text
+        _postgres_words()
+        _widen()
+    make_full_text("message", ("content", "keywords"), _SEARCHED)
+    make_full_text("passage", ("text",), "true")
 
 
-def _full_text(name: str, columns: tuple[str, ...], indexed: str) -> None:
+_SEARCHED = "{row}role != 'tool' AND {row}kind = 'message' OR {row}role = 'tool' AND {row}sources IS NULL"
+
+
+def _widen() -> None:
+    """Make PostgreSQL's integers, 32 bits wide, what SQLite's are."""
+    ask = op.get_bind().exec_driver_sql
+    columns = "information_schema.columns WHERE table_schema = current_schema() AND data_type = 'integer'"
+    for table, column in ask(f"SELECT table_name, column_name FROM {columns}").all():
+        op.alter_column(table, column, type_=sa.BigInteger())
+    for sequence in ask("SELECT sequencename FROM pg_sequences WHERE schemaname = current_schema()").scalars().all():
+        op.execute(f"ALTER SEQUENCE {sequence} AS bigint")
+
+
+def _sqlite_full_text(name: str, columns: tuple[str, ...], indexed: str) -> None:
     """An FTS5 table over columns of `name` that holds no text of its own, kept in step by triggers.
 
     Rows for which `indexed` is false are left out: notices, and results that only quote other rows.
@@ -299,9 +316,47 @@ def _full_text(name: str, columns: tuple[str, ...], indexed: str) -> None:
     new, old = (", ".join(f"{row}.{column}" for column in ("id", "agent_id", *columns)) for row in ("new", "old"))
     new = f"INSERT INTO {name}_fts(rowid, agent_id, {listed}) VALUES ({new});"
     old = f"INSERT INTO {name}_fts({name}_fts, rowid, agent_id, {listed}) VALUES ('delete', {old});"
-    when_new, when_old = indexed.format(row="new"), indexed.format(row="old")
+    when_new, when_old = indexed.format(row="new."), indexed.format(row="old.")
     op.execute(f"CREATE TRIGGER {name}_fts_insert AFTER INSERT ON {name} WHEN {when_new} BEGIN {new} END")
     op.execute(f"CREATE TRIGGER {name}_fts_delete AFTER DELETE ON {name} WHEN {when_old} BEGIN {old} END")
     op.execute(
         f"CREATE TRIGGER {name}_fts_update AFTER UPDATE OF {listed} ON {name} WHEN {when_old} BEGIN {old} {new} END"
     )
+
+
+_WORDS = (
+    r"\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf"
+    r"\u2000-\u206f\u3000-\u303f\ufe00-\ufe0f\uff00-\uff0f\ufff0-\uffff"
+)
+"""Characters that part words whatever the database's locale: punctuation, and the dots and signs of addresses."""
+
+
+def _postgres_words() -> None:
+    """Words as FTS5 tells them apart: without accents and punctuation, by their Porter stems, no stop words.
+
+    A `tsvector` holds a megabyte, so only a text's first 200,000 characters can be found.
+    """
+    op.execute("CREATE TEXT SEARCH DICTIONARY agentos_stem (TEMPLATE = snowball, LANGUAGE = porter)")
+    op.execute("CREATE TEXT SEARCH CONFIGURATION agentos (PARSER = default)")
+    op.execute(
+        "ALTER TEXT SEARCH CONFIGURATION agentos "
+        "ADD MAPPING FOR asciiword, word, numword, uint, sfloat WITH agentos_stem"
+    )
+    op.execute(
+        "CREATE FUNCTION agentos_words(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT "
+        r"regexp_replace(regexp_replace(left(normalize($1, NFD), 200000), '[\u0300-\u036f]+', '', 'g'), "
+        f"'[{_WORDS}]+', ' ', 'g') $$"
+    )
+
+
+def _postgres_full_text(name: str, columns: tuple[str, ...], indexed: str) -> None:
+    """A column `words` of `name` with the stems of the text and the agent's id, kept in step by the database.
+
+    Rows for which `indexed` is false have none.
+    """
+    words = " || ".join(f"to_tsvector('agentos', agentos_words({column}))" for column in columns)
+    op.execute(
+        f"ALTER TABLE {name} ADD COLUMN words tsvector GENERATED ALWAYS AS (CASE WHEN {indexed.format(row='')} "
+        f"THEN array_to_tsvector(ARRAY[agent_id::text]) || {words} END) STORED"
+    )
+    op.execute(f"CREATE INDEX ix_{name}_words ON {name} USING gin (words)")
