@@ -6,9 +6,11 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 import tomllib
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from importlib import import_module
@@ -23,13 +25,15 @@ from agentos.errors import AgentOSError, ConfigError, UsageError
 from agentos.llm.offline import OfflineLLM
 from agentos.llm.offline.model import UNKNOWN
 from agentos.messages import Reply, ToolCall
+from agentos.personas import Persona
 from agentos.protocols import Hit, SearchQuery
 from agentos.runtime import Runtime
 from agentos.scenarios.check import check, wilson
 from agentos.scenarios.load import find_scenarios, load_bounds, load_scenario, persona_folder
 from agentos.scenarios.model import SCHEMA, Bounds, Expect, Kill, Scenario, Turn, compare, json_schema, period
 from agentos.scenarios.run import play
-from agentos.scenarios.trajectory import Trajectory, load_trajectory
+from agentos.scenarios.session import Session
+from agentos.scenarios.trajectory import Trajectory, TurnRecord, load_trajectory
 from agentos.settings import Settings
 from agentos.testing import FunctionLLM, say
 from agentos.testing.fake_openai import FakeOpenAI, FakeReply
@@ -64,7 +68,7 @@ def test_each_persona_has_scenarios_of_several_weeks() -> None:
     for path in find_scenarios([PERSONAS]):
         turns = load_scenario(path).turns
         passed = (str(turn.advance or turn.restart) for turn in turns if turn.advance or turn.restart)
-        assert sum(map(period, passed), timedelta()) >= timedelta(weeks=2), path
+        assert sum(map(period, passed), timedelta()) >= timedelta(weeks=3), path
 
 
 # broken agents
@@ -143,6 +147,8 @@ def knows_nothing(settings: Settings, *, llm: Any, **parts: Any) -> Runtime:
         ("assistant/paged-out", never_pages_out, "page_outs >= 1"),
         ("assistant/corrected-twice", appends, "block human excludes 'Lisbon'"),
         ("assistant/same-name", SharesArchival, "'7731-B' of anna-m stays private"),
+        ("support/two-customers", SharesArchival, "'courier' of maria-l stays private"),
+        ("tutor/two-learners", appends, "reply excludes 'biology'"),
         ("assistant/preference-ends", knows_nothing, "reply contains 'green tea'"),
         ("support/injected", IgnoresHeartbeats, "heartbeats 2"),
         ("assistant/reminder", ForgetsTimers, "reply contains 'call Ben'"),
@@ -592,6 +598,74 @@ def test_an_interrupted_run_shows_and_keeps_what_was_played(folder: Path, forks:
     assert done.returncode == 130
     assert "interrupted" in done.stderr
     assert re.search(r"(\d+)/\1 \(\d+% to 100%\)", done.stdout)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_where_it_stopped(how: signal.Signals, folder: Path, forks: Forks) -> None:
+    (folder / "slow.scenario.yaml").write_text(GOOD.replace("name: good", "name: slow\npersona: mine"))
+    persona = folder / "home" / "personas" / "mine" / "persona.md"
+    persona.parent.mkdir(parents=True)
+    os.mkfifo(persona)
+
+    def interrupt(pid: int) -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            with suppress(OSError):  # nobody reads it yet
+                writer = os.open(persona, os.O_WRONLY | os.O_NONBLOCK)
+                os.kill(pid, how)
+                return os.close(writer)
+
+    def test(meanwhile: Callable[[int], None] = lambda pid: None) -> "subprocess.CompletedProcess[str]":
+        args = ["test", "good.scenario.yaml", "slow.scenario.yaml", "--repeat", "2"]
+        return forks.run(args, "", environment(folder), folder, meanwhile)
+
+    done = test(interrupt)
+    assert done.returncode == (130 if how == signal.SIGINT else -how), done.stderr
+    first, second = sorted(folder.glob("home/trajectories/*.jsonl"))
+    second.write_text(second.read_text()[:-9])  # as if it had been interrupted while it was written
+    persona.unlink()
+    shutil.copy(PERSONAS / "tutor" / "persona.md", persona)
+    for told in ("agentos: 1 run taken from the interrupted test\n", ""):
+        before = first.read_text()
+        done = test()
+        assert (done.returncode, done.stderr) == (0, told)
+        assert re.search(r"good .* 2/2 .*\nslow .* 2/2 ", done.stdout)
+        assert (first.read_text() == before) == bool(told)
+
+
+def test_of_an_interrupted_session_only_what_would_go_the_same_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTOS_HOME", str(folder / "home"))
+    path, cassette = folder / "good.scenario.yaml", folder / "good.cassette.yaml"
+    scenario, persona = load_scenario(path), Persona(name="mine")
+    trajectory = Trajectory(name="", path="", persona="", model="")
+    trajectory.turns = [TurnRecord(number=1, action="", digest=scenario.turns[0].digest, speaker="", agent="")]
+
+    def is_taken(session: Session, *played: Any) -> bool:
+        return session.saved(file, session.key(path, *played), scenario) is not None
+
+    for model in ("offline", "recorded"):
+        first, run = Session("a"), (scenario, persona, model, "static", 1)
+        file, trajectory.key = first.file(path, model, "static", 1), first.key(path, *run)
+        trajectory.save(file)
+        assert is_taken(Session("a"), *run)
+        changed = (scenario.model_copy(update={"context_window": 8000}), Persona(name="mine", body="b"), "c", "d", 2)
+        for place, value in enumerate(changed):
+            assert not is_taken(Session("a"), *run[:place], value, *run[place + 1 :])
+        cassette.write_text("recorded anew")
+        assert is_taken(Session("a"), *run) == (model == "offline")
+        cassette.unlink()
+        assert not is_taken(Session("b"), *run)
+        monkeypatch.setenv("AGENTOS_MAX_STEPS", "7")
+        assert not is_taken(Session("a"), *run)
+        monkeypatch.delenv("AGENTOS_MAX_STEPS")
+        file.write_text(file.read_text().splitlines()[0])  # its turns are lost
+        assert not is_taken(Session("a"), *run)
+        trajectory.save(file)
+        Session("a").end()
+        assert not is_taken(Session("a"), *run)
 
 
 # pytest

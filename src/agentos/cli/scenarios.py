@@ -1,8 +1,6 @@
 """`agentos test`: plays scenarios and says which went as expected."""
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agentos.cli.output import complain, make_console, safe, show, show_json
-from agentos.errors import ConfigError, StoreError, UsageError
+from agentos.errors import ConfigError, UsageError
+from agentos.personas import load_persona, persona_folders
 from agentos.protocols import LLM
 from agentos.runtime import Runtime
 from agentos.scenarios.judge import judge as judged
@@ -26,7 +25,8 @@ from agentos.scenarios.model import MEASURES, NO_LIVE_MODELS, SUFFIX
 from agentos.scenarios.outcome import AS_WRITTEN, Outcome, ScenarioSet, sets
 from agentos.scenarios.report import render
 from agentos.scenarios.run import play
-from agentos.scenarios.trajectory import Trajectory, load_trajectory
+from agentos.scenarios.session import Session
+from agentos.scenarios.trajectory import load_trajectory
 from agentos.settings import load_settings
 
 
@@ -53,7 +53,8 @@ def play_all(
 ) -> int:
     """Play the scenarios of files and folders, each `repeat` times with each model; returns the exit code.
 
-    Each run's trajectory is saved as it ends, so Ctrl-C loses none; what was played until then is shown.
+    Each run's trajectory is saved as it ends: after Ctrl-C what was played until then is shown, and however it was
+    interrupted, the same call goes on there.
     """
     if record and (len(models) != 1 or models[0] in NO_LIVE_MODELS or repeat > 1):
         raise UsageError("a live model is recorded, once: name it with --model, and leave --repeat out")
@@ -61,7 +62,8 @@ def play_all(
     for folder in {path.parent for path, _ in scenarios}:
         load_bounds(folder)
     told.check()
-    folder, judge = _folder(), _judge(told.judge)
+    judge = _judge(told.judge)
+    session = Session([str(path.absolute()) for path, _ in scenarios], models, embeddings, repeat, record, told.judge)
     outcomes: list[Outcome] = []
     code = 0
     total = len(scenarios) * max(1, len(models)) * max(1, len(embeddings)) * repeat
@@ -72,27 +74,35 @@ def play_all(
                     outcome = Outcome(path, scenario, model or AS_WRITTEN, embedding)
                     for number in range(1, repeat + 1):
                         try:
-                            _play(outcome, model, number, folder, record, judge)
+                            _play(outcome, model, number, session, record, judge)
                         except ConfigError as error:
                             outcome.fault, code = str(error), error.exit_code
                         outcomes += [outcome] if number == 1 else []
                         advance()
+            session.end()
         except KeyboardInterrupt:
-            complain("interrupted; what was played until then is shown")
+            complain("interrupted; what was played until then is shown, and the same command goes on there")
             code = 130
+    if session.taken:
+        complain(f"{session.taken} run{'s' * (session.taken > 1)} taken from the interrupted test")
     return max(code, _show(outcomes, told))
 
 
-def _play(outcome: Outcome, model: str | None, number: int, folder: Path, record: bool, judge: LLM | None) -> None:
-    """One more run, which is saved before it is judged."""
+def _play(outcome: Outcome, model: str | None, number: int, session: Session, record: bool, judge: LLM | None) -> None:
+    """One more run, which is saved before it is judged; one that an interrupted session saved is not played again."""
     path, scenario, settings = outcome.path, outcome.scenario, load_settings()
     personas = persona_folder(path) or settings.personas or settings.home / "personas"
+    persona = load_persona(scenario.persona, persona_folders(personas))
     options: dict[str, Any] = {"model": model, "embedding": outcome.embedding, "record": record}
-    trajectory = asyncio.run(play(scenario, path=str(path.absolute()), personas=personas, **options))
-    file = folder / _file_name(path, trajectory, number)
-    trajectory.save(file)
+    which = (model or scenario.model, outcome.embedding, number)
+    file, key = session.file(path, *which), session.key(path, scenario, persona, *which)
+    trajectory = session.saved(file, key, scenario)
+    if not trajectory:
+        trajectory = asyncio.run(play(scenario, path=str(path.absolute()), personas=personas, **options))
+        trajectory.key = key
+        trajectory.save(file)
     try:
-        if judge:
+        if judge and not trajectory.judged:
             asyncio.run(judged(scenario, trajectory, judge))
             trajectory.save(file)
     finally:
@@ -126,25 +136,6 @@ def regrade(files: Sequence[Path], paths: Sequence[Path], told: Told) -> int:
 
 def _judge(model: str | None) -> LLM | None:
     return Runtime(load_settings(model=model)).llm(model) if model else None
-
-
-def _folder() -> Path:
-    """Where trajectories are kept."""
-    folder = load_settings().home / "trajectories"
-    try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be used: {error.strerror}; set AGENTOS_HOME to a folder of yours") from None
-    return folder
-
-
-def _file_name(path: Path, trajectory: Trajectory, number: int) -> str:
-    """One file for each scenario, model, embedder and repetition; a later run takes its place."""
-    whole = str(path.absolute())
-    parts = [*whole.removesuffix(SUFFIX).split("/")[-3:], hashlib.sha256(whole.encode()).hexdigest()[:8]]
-    embedding = [trajectory.embedding] if trajectory.embedding != "static" else []
-    return re.sub(r"[^\w.-]+", "-", "-".join([*parts, trajectory.model, *embedding, str(number)])) + ".jsonl"
 
 
 @contextmanager

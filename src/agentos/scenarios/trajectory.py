@@ -139,6 +139,8 @@ class Trajectory(_Values):
     persona: str
     model: str
     embedding: str = "static"
+    key: str = ""
+    """Of the session and all that decided how it was played; see `Session.key`."""
     seconds: float = 0.0
     judged: list[Verdict] = Field(default_factory=list)
     turns: list[TurnRecord] = Field(default_factory=list)
