@@ -23,7 +23,7 @@ from agentos.errors import Overloaded, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Input, Message, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
-from agentos.state import OPEN, AgentState, InboxItem
+from agentos.state import OPEN, AgentRecord, AgentState, InboxItem
 from agentos.tracing import Trace
 
 _PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
@@ -45,10 +45,15 @@ class Agent:
     """
 
     def __init__(
-        self, agent_id: str, parts: Parts, lock: Callable[[str], AbstractAsyncContextManager[int | None]]
+        self,
+        agent_id: str,
+        parts: Parts,
+        lock: Callable[[str], AbstractAsyncContextManager[int | None]],
+        made_of: AgentRecord | None = None,
     ) -> None:
         self.id = agent_id
         self.parts = parts
+        self._made_of = made_of
         self._lock = lock
         self._turn: Turn | None = None
         self._trace = Trace()
@@ -189,6 +194,13 @@ class Agent:
             self._turn.cancel()
 
     @property
+    def outdated(self) -> bool:
+        """Whether the agent's model, tools or system text were seen to have changed: another object has them."""
+        if self._turn is None or self._made_of is None:
+            return False
+        return _fixed(self._turn.state.agent) != _fixed(self._made_of)
+
+    @property
     def busy(self) -> bool:
         """Whether a turn of it runs here, or waits to."""
         return self._running > 0
@@ -264,6 +276,10 @@ class Agent:
         if locked:
             self._turn.lease = lease
         return self._turn
+
+
+def _fixed(record: AgentRecord) -> tuple[object, ...]:
+    return record.model, record.tools, record.system, record.window_tokens
 
 
 def _refuse_excess(tx: Any, agent_id: str, most: tuple[int, int] | None) -> None:

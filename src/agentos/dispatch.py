@@ -153,6 +153,7 @@ class Dispatcher:
         """Save input (`Agent.accept`) and see to its turn."""
         agent = await self.runtime.agent_of(agent_id)
         item = await agent.accept(inputs, otid=otid, repeated=repeated, most_waiting=self.most_waiting)
+        self.feeds.ended.pop(item.run_id, None)  # it may be taken up again
         _log.info("accepted", extra={"agent_id": agent_id, "run_id": item.run_id})
         await self._have_run(agent_id, item.run_id)
         return item
@@ -226,17 +227,22 @@ class Dispatcher:
         `Stopping` when this process ends before.
         """
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        agent = await self.runtime.agent_of(item.agent_id)
         async with self.feeds.follow(item.run_id) as feed:
             while True:
                 saved = feed.saved  # what happens while the database is read must not be waited for
-                result = feed.result or await agent.result(item)
+                result = feed.result or await self._saved_result(item)
                 left = 10.0 if end is None else end - time.monotonic()
                 if result is not None or left <= 0:
                     return result
                 if self.stopped:
                     raise Stopping("the server stops; the message is saved and is answered once it has started again")
                 await self._next(feed, saved, self.patience(item.agent_id, min(10.0, left)))
+
+    async def _saved_result(self, item: InboxItem) -> TurnResult | None:
+        """How the input's turn ended, if it has."""
+        if (result := self.feeds.ended.get(item.run_id)) is not None:
+            return result
+        return await (await self.runtime.agent_of(item.agent_id)).result(item)
 
     async def _next(self, feed: Feed, saved: int, seconds: float) -> None:
         """Wait until more of the run is saved than when the feed's count was `saved`."""
@@ -287,8 +293,8 @@ class Dispatcher:
                         self._faults.pop(agent_id, None)
                         if self.stopping or self._slots.locked():
                             return True
-                        if await self.runtime.agent_of(agent_id) is not agent:
-                            return True  # its model, tools or system text were changed: the next turn has them
+                        if agent.outdated:
+                            return True
             self._faults.pop(agent_id, None)
         except NotFound:  # deleted meanwhile
             self.feeds.look_again()

@@ -1,6 +1,7 @@
 """Who follows which run: what becomes of it goes out from here."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -8,6 +9,7 @@ from agentos.events import Event, ReasoningDelta, Retry, Saved, TextDelta, TurnE
 from agentos.messages import clean_text
 
 _LISTENER_EVENTS = 10_000
+_ENDED = 1000
 
 
 class Feed:
@@ -102,6 +104,8 @@ class Feeds:
     """The feeds of the runs that go on or are followed here, and who listens to a whole agent."""
 
     def __init__(self) -> None:
+        self.ended: OrderedDict[str, TurnResult] = OrderedDict()
+        """How the runs ended that did so last, by id."""
         self._feeds: dict[str, Feed] = {}
         self._listeners: dict[str, set[asyncio.Queue[Event]]] = {}
 
@@ -137,6 +141,9 @@ class Feeds:
         feed.take(event)
         if isinstance(event, TurnEnded):  # whoever follows has it; where the run is taken up again, another begins
             del self._feeds[event.run_id]
+            self.ended[event.run_id] = event.result
+            if len(self.ended) > _ENDED:
+                self.ended.popitem(last=False)
         return feed
 
     def hear(self, agent_id: str, event: Event) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,7 @@ class Runtime:
         key = (record.id, llm.name, record.tools, record.system, record.window_tokens, schemas)
         if key not in self._agents:
             self._forget_idle()
-            self._agents[key] = Agent(record.id, self._parts(record, llm, described), self.lock)
+            self._agents[key] = Agent(record.id, self._parts(record, llm, described), self.lock, record)
         self._agents.move_to_end(key)
         return self._agents[key]
 
@@ -438,7 +439,7 @@ class Runtime:
 
     @asynccontextmanager
     async def _file_lock(self, agent_id: str) -> AsyncIterator[None]:
-        lock = FileLock(self._folder("locks") / f"{agent_id}.lock")
+        lock = FileLock(self._locks_folder / f"{agent_id}.lock")
         for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
             try:
                 lock.acquire(timeout=0)
@@ -451,6 +452,10 @@ class Runtime:
             yield
         finally:
             lock.release()
+
+    @cached_property
+    def _locks_folder(self) -> Path:
+        return self._folder("locks")
 
     def _chroma(self) -> RebuildableIndex:
         url = self.settings.chroma_url

@@ -89,7 +89,8 @@ class LiteLLM:
 
     async def stream(self, request: LLMRequest) -> AsyncGenerator[Delta | Retry | Reply, None]:
         """The reply to `request`, as it arrives; see `LLM`."""
-        await asyncio.to_thread(load_litellm)
+        if not load_litellm.cache_info().currsize:
+            await asyncio.to_thread(load_litellm)
         _mute()
         retries: list[Retry] = []
         try:

@@ -2,9 +2,10 @@
 
 import asyncio
 import hmac
+import itertools
 import logging
+import secrets
 import time
-import uuid
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -36,6 +37,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
+        self._start, self._numbers = secrets.token_hex(4), itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -43,7 +45,7 @@ class Access:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        started, status, request_id = time.perf_counter(), 0, f"req-{uuid.uuid4().hex[:12]}"
+        started, status, request_id = time.perf_counter(), 0, f"req-{self._start}-{next(self._numbers)}"
 
         async def answered(message: Message) -> None:
             nonlocal status

@@ -105,7 +105,6 @@ def _text(content: str | list[ContentPart] | None) -> str:
 async def accept(service: Service, agent_id: str, body: TurnRequest, retries: int) -> InboxItem:
     """Save the input of a request; one that was sent again without a key of its own joins the first."""
     inputs, otid = body.inputs()
-    await service.agent_record(agent_id)
     return await service.dispatcher.accept(agent_id, inputs, otid=otid, repeated=retries > 0)
 
 
