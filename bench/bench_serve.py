@@ -37,7 +37,11 @@ Json = dict[str, Any]
 def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process with a readable stdout, ended with the context."""
     started = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **environment},
     )
     try:
         yield started

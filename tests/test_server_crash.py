@@ -1,4 +1,4 @@
-"""A server that is killed again and again while clients talk and try again: nothing is lost, nothing happens twice."""
+"""Processes that are killed again and again while clients talk and try again: nothing is lost or happens twice."""
 
 import asyncio
 import json
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from agentos import Runtime, Settings
 from agentos.testing import FakeOpenAI, FakeReply
 from agentos.testing.fake_openai import call
+from postgres import Server
 
-AGENTS, NOTES, KILLS = 6, 8, 4
+AGENTS, NOTES, KILLS = 6, 8, 3
 TOKEN = "a-token-for-tests"
 
 
@@ -33,30 +33,29 @@ def note_policy(body: dict[str, Any]) -> FakeReply:
     return FakeReply(text=f"noted {said['content'].rpartition(' ')[2]}", hang_seconds=0.05)
 
 
-class Server:
-    """`agentos serve` as a process that can be killed and started again at the same address."""
+class Process:
+    """`agentos` with these arguments as a process that can be killed and started again."""
 
-    def __init__(self, home: Path, model_url: str) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._environment = {
-            **os.environ, "AGENTOS_HOME": str(home), "AGENTOS_TOKEN": TOKEN, "AGENTOS_MODEL": "openai/fake-model",
-            "AGENTOS_API_BASE": model_url, "AGENTOS_API_KEY": "none-is-needed",
-        }  # fmt: skip
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self._arguments, self._environment = arguments, {**os.environ, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agentos", "serve", "--port", str(self.port)], env=self._environment,
-            stderr=subprocess.DEVNULL,
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "agentos", *self._arguments], env=self._environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def kill(self, sign: int = signal.SIGKILL) -> int:
-        assert self.process is not None
-        self.process.send_signal(sign)
-        return self.process.wait(30)
+        assert self._process is not None
+        self._process.send_signal(sign)
+        return self._process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 async def insist(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
@@ -72,51 +71,37 @@ async def insist(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> 
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("seed", [7])
-async def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
-    chance = random.Random(seed)
-    with FakeOpenAI(note_policy) as model:
-        server = Server(tmp_path, model.url)
-        server.start()
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with asyncio.timeout(120), httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as client:
-            agents = [
-                (
-                    await insist(
-                        client, "/v1/agents/", {"name": f"a{n}", "memory_blocks": [{"label": "human", "value": ""}]}
-                    )
-                )["id"]
-                for n in range(AGENTS)
-            ]
+async def until_ready(client: httpx.AsyncClient) -> None:
+    """Wait until the server takes requests."""
+    while True:
+        try:
+            if (await client.get("/readyz")).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.05)
 
-            async def talk(agent_id: str) -> list[str]:
-                """All notes of one agent: each is accepted before the next is sent, and answered whenever it is."""
 
-                async def send(number: int) -> str:
-                    message = {"role": "user", "content": f"note n{number}", "otid": f"o{number}"}
-                    answer = await insist(client, f"/v1/agents/{agent_id}/messages", {"messages": [message]})
-                    return str(
-                        next(m["content"] for m in answer["messages"] if m["message_type"] == "assistant_message")
-                    )
+async def make_agents(client: httpx.AsyncClient) -> list[str]:
+    bodies = [{"name": f"a{n}", "memory_blocks": [{"label": "human", "value": ""}]} for n in range(AGENTS)]
+    return [(await insist(client, "/v1/agents/", body))["id"] for body in bodies]
 
-                return [await send(number) for number in range(NOTES)]
 
-            talks = [asyncio.create_task(talk(agent_id)) for agent_id in agents]
-            for _ in range(KILLS):
-                await asyncio.sleep(chance.uniform(0.2, 0.9))
-                await asyncio.to_thread(server.kill)
-                server.start()
-                alive = False
-                while not alive:
-                    try:
-                        alive = (await client.get("/readyz")).status_code == 200
-                    except httpx.TransportError:
-                        await asyncio.sleep(0.05)
-            said = await asyncio.gather(*talks)
-        assert await asyncio.to_thread(server.kill, signal.SIGTERM) == 0
+async def talk(client: httpx.AsyncClient, agent_id: str) -> list[str]:
+    """All notes of one agent: what it said to each."""
+
+    async def send(number: int) -> str:
+        message = {"role": "user", "content": f"note n{number}", "otid": f"o{number}"}
+        answer = await insist(client, f"/v1/agents/{agent_id}/messages", {"messages": [message]})
+        return str(next(m["content"] for m in answer["messages"] if m["message_type"] == "assistant_message"))
+
+    return [await send(number) for number in range(NOTES)]
+
+
+async def check_saved(settings: Settings, agents: list[str]) -> None:
+    """Every note was taken in once, in order, and written once."""
     expected = [f"n{number}" for number in range(NOTES)]
-    assert said == [[f"noted {note}" for note in expected]] * AGENTS
-    async with Runtime(Settings(home=tmp_path, model="offline")) as runtime:
+    async with Runtime(settings) as runtime:
         for agent_id in agents:
             blocks = await runtime.store.read(lambda tx, a=agent_id: tx.blocks(a))
             assert blocks[0].value.split("\n") == expected
@@ -124,3 +109,51 @@ async def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
             inputs = [m.content.rpartition(" ")[2] for m in reversed(messages) if m.role == "user" and m.inbox_id]
             assert inputs == expected
             assert await runtime.store.read(lambda tx, a=agent_id: tx.open_runs(a)) == []
+
+
+async def kill_and_talk(victims: list[Process], url: str, steady: list[Process]) -> list[str]:
+    """Talk with every agent while one of the victims after the other is killed and started again; the agents' ids."""
+    chance = random.Random(7)
+    for process in (*victims, *steady):
+        process.start()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    try:
+        async with asyncio.timeout(180), httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client:
+            agents = await make_agents(client)
+            talks = [asyncio.create_task(talk(client, agent_id)) for agent_id in agents]
+            for number in range(KILLS):
+                await asyncio.sleep(chance.uniform(0.2, 0.9))
+                victim = victims[number % len(victims)]
+                await asyncio.to_thread(victim.kill)
+                victim.start()
+                await until_ready(client)
+            said = await asyncio.gather(*talks)
+    finally:
+        ends = [await asyncio.to_thread(process.kill, signal.SIGTERM) for process in (*victims, *steady)]
+    assert ends == [0] * len(ends)
+    assert said == [[f"noted n{number}" for number in range(NOTES)]] * AGENTS
+    return agents
+
+
+async def test_a_server_killed_at_random_moments(tmp_path: Path) -> None:
+    port = free_port()
+    with FakeOpenAI(note_policy) as model:
+        server = Process(
+            "serve", "--port", str(port), AGENTOS_HOME=str(tmp_path), AGENTOS_TOKEN=TOKEN,
+            AGENTOS_MODEL="openai/fake-model", AGENTOS_API_BASE=model.url, AGENTOS_API_KEY="none-is-needed",
+        )  # fmt: skip
+        agents = await kill_and_talk([server], f"http://127.0.0.1:{port}", [])
+    await check_saved(Settings(home=tmp_path, model="offline"), agents)
+
+
+async def test_workers_killed_at_random_moments(tmp_path: Path, postgres: Server) -> None:
+    port, url = free_port(), postgres.database("workers")
+    with FakeOpenAI(note_policy) as model:
+        environment = {
+            "AGENTOS_TOKEN": TOKEN, "AGENTOS_MODEL": "openai/fake-model", "AGENTOS_API_BASE": model.url,
+            "AGENTOS_API_KEY": "none-is-needed", "AGENTOS_DATABASE_URL": url, "AGENTOS_LEASE_SECONDS": "1.5",
+        }  # fmt: skip
+        front = Process("serve", "--turns", "0", "--port", str(port), AGENTOS_HOME=str(tmp_path / "0"), **environment)
+        workers = [Process("worker", AGENTOS_HOME=str(tmp_path / str(n)), **environment) for n in (1, 2)]
+        agents = await kill_and_talk(workers, f"http://127.0.0.1:{port}", [front])
+    await check_saved(Settings(home=tmp_path / "3", model="offline", database_url=url), agents)
