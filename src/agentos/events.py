@@ -163,8 +163,11 @@ class Saved(Event):
 
 
 _TYPES: dict[str, type[Event]] = {
-    kind.type: kind for kind in (TextDelta, ToolCallEvent, ToolResultEvent, Heartbeat, Alert, PageOut, Retry, TurnEnded)
-}
+    kind.type: kind
+    for kind in (
+        TextDelta, ReasoningDelta, ToolCallEvent, ToolResultEvent, Heartbeat, Alert, PageOut, Retry, Saved, TurnEnded,
+    )
+}  # fmt: skip
 
 
 def event_from_json(values: dict[str, Any]) -> Event | None:

@@ -8,19 +8,22 @@ another (a queue partition each); the agent's lease sees to it even where the en
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import agentos
 from agentos.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from dbos import DBOS, DBOSClient
 
-_APPLICATION = "agentos"
+_APPLICATION, _VERSION = "agentos", "1"
+"""Of what a wake-up means, not of this package: one made before an upgrade is still to be taken behind it."""
 _QUEUE, _WORKFLOW = "agents", "wake"
 _POLL_SECONDS = 0.1
 _KEEP_SECONDS = 600
 """How long a wake-up that is over is kept."""
+_TIDY_SECONDS, _TIDIED = 60.0, 1000
 
 
 class DbosEngine:
@@ -30,6 +33,7 @@ class DbosEngine:
         self._url, self._owner = _driver_url(url), owner
         self._client: DBOSClient | None = None
         self._dbos: DBOS | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     async def start(self, work: Callable[[str], Coroutine[Any, Any, None]] | None, most: int) -> None:
         """Take wake-ups and do `work(agent id)` for each, `most` at once; with None only make them."""
@@ -45,6 +49,7 @@ class DbosEngine:
             ) from None
         except Exception as error:
             raise StoreError(f"the engine cannot reach its database: {error}") from error
+        self._tidying = asyncio.create_task(self._tidy_for_ever())
 
     def _connect(self) -> None:
         import dbos
@@ -62,7 +67,7 @@ class DbosEngine:
         self._dbos = dbos.DBOS(
             config={
                 "name": _APPLICATION, "system_database_url": self._url, "executor_id": self._owner,
-                "application_version": agentos.__version__, "log_level": "WARNING",
+                "application_version": _VERSION, "log_level": "WARNING",
                 "serializer": dbos.DBOSPortableJSONSerializer(),
             }
         )  # fmt: skip
@@ -81,7 +86,7 @@ class DbosEngine:
         assert self._client is not None, "the engine has been started"
         options: Any = {
             "queue_name": _QUEUE, "workflow_name": _WORKFLOW, "workflow_id": f"wake-{reason}",
-            "queue_partition_key": agent_id, "app_version": agentos.__version__,
+            "queue_partition_key": agent_id, "app_version": _VERSION,
         }  # fmt: skip
         await self._client.enqueue_async(options, agent_id)
 
@@ -101,8 +106,30 @@ class DbosEngine:
             await self._client.cancel_workflows_async(list(dead))
         return agent_ids - {w.queue_partition_key for w in listed if w.workflow_id not in dead}
 
+    async def tidy(self, keep_seconds: float = _KEEP_SECONDS) -> int:
+        """Remove wake-ups that have been over for so long, some of them; how many."""
+        assert self._client is not None, "the engine has been started"
+        before = datetime.now(UTC) - timedelta(seconds=keep_seconds)
+        over = await self._client.list_workflows_async(
+            queue_name=_QUEUE, status=["SUCCESS", "CANCELLED", "ERROR"], completed_before=before.isoformat(),
+            limit=_TIDIED, load_input=False, load_output=False,
+        )  # fmt: skip
+        if over:
+            await self._client.delete_workflows_async([w.workflow_id for w in over])
+        return len(over)
+
+    async def _tidy_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            with suppress(Exception):  # the next time may do better, and what stays costs only room
+                while await self.tidy() == _TIDIED:
+                    pass
+
     async def stop(self) -> None:
         """Take no more wake-ups, and let go."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.wait([self._tidying])
         if self._dbos is not None:
             await asyncio.to_thread(self._dbos.destroy)
         if self._client is not None:
