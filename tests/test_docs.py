@@ -4,18 +4,32 @@ import inspect
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 
+from agentos.server.letta import agents, unsupported
+from agentos.server.letta.toolbox import LETTA_TOOLS
+from agentos.settings import Settings
 from forks import Forks
+from postgres import Server
 
 ROOT = Path(__file__).parent.parent
+README, SERVER, SCALING = ROOT / "README.md", ROOT / "docs/server.md", ROOT / "docs/scaling.md"
+ADDRESS = "http://127.0.0.1:8283"
+"""Where the pages say that the server is."""
+TOKEN = "a-token-for-tests"
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -75,7 +89,7 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline", "OLLAMA_HOST": "127.0.0.1:9", "PATH": path}
 
 
-@pytest.mark.parametrize("code", blocks(ROOT / "README.md", "python"))
+@pytest.mark.parametrize("code", [code for code in blocks(README, "python") if ADDRESS not in code])
 def test_python_in_the_readme_runs(code: str, tmp_path: Path) -> None:
     done = run([sys.executable, "-c", code], tmp_path, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -105,3 +119,142 @@ def test_nothing_shipped_names_a_package_index() -> None:
     for name in listed.stdout.splitlines():
         text = (ROOT / name).read_bytes().decode("utf-8", "replace")
         assert not hosts.search(text), f"{name} names a package index"
+
+
+# the server and its parts
+
+
+@contextmanager
+def running(command: str, environ: dict[str, str], folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A command as a process of its own, told to stop at the end."""
+    with (folder / f"log-{time.monotonic_ns()}").open("w") as log:
+        words = shlex.split(command)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, env=environ, cwd=folder, text=True)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def told(process: "subprocess.Popen[str]") -> str:
+    """The last word of the first line that a process prints."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"{process.args} ended with {process.wait(30)}"
+    return line.split()[-1]
+
+
+def commands(page: Path) -> list[str]:
+    return [line for code in blocks(page, "console") for line in re.findall(r"^\$ (.*)$", code, re.MULTILINE)]
+
+
+def table(page: Path, mark: str) -> list[list[str]]:
+    """The rows of the table behind a comment, a list of cells each."""
+    found = re.search(rf"<!-- {mark} -->\n\|.*\n\|[-|]+\n((?:\|.*\n)+)", page.read_text())
+    assert found is not None, f"{page.name} has no table {mark}"
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in found[1].splitlines()]
+
+
+def test_what_the_server_page_shows_runs(
+    tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = environment(tmp_path) | {"AGENTOS_TOKEN": TOKEN, "NO_PROXY": "*"}
+    for name in ("AGENTOS_TOKEN", "NO_PROXY"):
+        monkeypatch.setenv(name, environ[name])
+    serve, *others = commands(SERVER)
+    assert serve == "agentos serve"
+    with running(f"{serve} --port 0", environ, tmp_path) as server:
+        url = told(server)
+        names: dict[str, Any] = {}
+        try:
+            for language, code in re.findall(
+                r"^```(python|bash)\n(.*?)^```", SERVER.read_text(), re.DOTALL | re.MULTILINE
+            ):
+                code = code.replace(ADDRESS, url)
+                if language == "python":
+                    exec(compile(code, SERVER.name, "exec"), names)
+                else:
+                    curl = ["bash", "-ec", code.replace("curl -s", "curl -fsS")]
+                    done = subprocess.run(curl, env=environ, capture_output=True, text=True)
+                    assert done.returncode == 0, done.stderr
+                    assert '"chat.completion"' in done.stdout
+            said = capsys.readouterr().out
+            assert said.count("Porto") >= 2, said
+            assert said.rstrip().endswith("usage_statistics"), said
+        finally:
+            for client in ("client", "openai"):
+                with suppress(KeyError):
+                    names[client].close()
+        for command in others:
+            done = forks.run(shlex.split(command.replace(ADDRESS, url))[1:], "", environ, tmp_path)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+        (code,) = [code for code in blocks(README, "python") if ADDRESS in code]
+        exec(compile(code.replace(ADDRESS, url).replace('"ada"', '"eve"'), README.name, "exec"), names := {})
+        names["client"].close()
+        assert "Porto" in capsys.readouterr().out
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False) as http:
+            paths = http.get("/openapi.json").json()["paths"]
+            own = {f"{verb.upper()} {path}" for path in paths if path.startswith("/agentos/") for verb in paths[path]}
+            counted = set(re.findall(r"^# HELP (\w+)", http.get("/metrics").text, re.MULTILINE))
+    assert {row[0].strip("`") for row in table(SERVER, "endpoints")} == own
+    shown = {name for row in table(SERVER, "metrics") for name in re.findall(r"`(\w+)`", row[0])}
+    assert shown == {name.removesuffix("_total").removesuffix("_created") for name in counted}
+
+
+def test_the_server_page_names_what_the_code_names() -> None:
+    rows = {name.strip("`"): tuple(re.findall(r"`(\w+)`", ours)) for name, ours in table(SERVER, "tools")}
+    assert rows == LETTA_TOOLS
+    page = SERVER.read_text()
+    for name in (*unsupported._INSTEAD, *agents._UNSUPPORTED):
+        assert f"`{name}`" in page, f"server.md does not say that {name} is not supported"
+
+
+def test_the_readme_lists_every_setting() -> None:
+    page = README.read_text()
+    for name in Settings.model_fields:
+        assert f"`AGENTOS_{name.upper()}`" in page
+
+
+def test_the_parts_of_the_scaling_page_work_together(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, chroma, worker, front = commands(SCALING)
+    at = {"PGHOST": str(postgres.folder), "PGUSER": "postgres"}
+    subprocess.run([postgres.bin / "dropdb", "--if-exists", "agentos"], env=os.environ | at, check=True)
+    program, *arguments = shlex.split(create)
+    subprocess.run([postgres.bin / program, *arguments], env=os.environ | at, check=True)
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    environ = environment(tmp_path) | {
+        "AGENTOS_DATABASE_URL": f"postgresql://postgres@/agentos?host={postgres.folder}", "AGENTOS_TOKEN": TOKEN,
+        "AGENTOS_CHROMA_URL": f"http://127.0.0.1:{port}", "NO_PROXY": "*",
+    }  # fmt: skip
+    with (
+        running(chroma.replace("8000", str(port)), environ, tmp_path),
+        running(worker, environ | {"AGENTOS_HOME": str(tmp_path / "worker")}, tmp_path),
+        running(f"{front} --port 0", environ | {"AGENTOS_HOME": str(tmp_path / "front")}, tmp_path) as server,
+        httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=60) as http,
+    ):
+        url = told(server)
+        agent = http.post(f"{url}/v1/agents", json={"name": "ada"}).json()["id"]
+        said = {"input": "My name is Ada and I live in Porto."}
+        answer = http.post(f"{url}/v1/agents/{agent}/messages", json=said).json()
+        assert answer["stop_reason"]["stop_reason"] == "end_turn"  # by the worker: the server runs no turns
+        alive = False
+        while not alive:
+            with suppress(httpx.TransportError):
+                alive = http.get(f"http://127.0.0.1:{port}/api/v2/heartbeat").status_code == 200
+            time.sleep(0.05)
+
+
+def test_the_compose_file_is_made_of_commands_and_settings_that_exist(forks: Forks, tmp_path: Path) -> None:
+    (code,) = blocks(SCALING, "yaml")
+    services = yaml.safe_load(code)["services"]
+    for service in (services["front"], services["worker"]):
+        for name in service["environment"]:
+            assert name.removeprefix("AGENTOS_").lower() in Settings.model_fields
+        done = forks.run([*shlex.split(service["command"])[1:], "--help"], "", environment(tmp_path), tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert services["front"]["depends_on"].keys() <= services.keys()
