@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would triple import times
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
 
 from rich.console import Console
 from rich.table import Table
@@ -149,7 +150,7 @@ class Served:
     @property
     def cpu_ms(self) -> float:
         """CPU that the server and its children have used."""
-        return sum(map(ticks, tree(self.pid)))
+        return _cpu_ms(self.pid)
 
     @property
     def rss_mb(self) -> float:
@@ -157,20 +158,50 @@ class Served:
         return sum(map(rss_mb, tree(self.pid)))
 
 
-@contextmanager
-def server(folder: Path, base: str) -> Iterator[Served]:
-    """`agentos serve` on the home `folder` with the model at `base`."""
-    environment = {
+def environment(folder: Path, base: str, **more: str) -> dict[str, str]:
+    """The settings of a process on the home `folder` with the model at `base`."""
+    return {
         "AGENTOS_HOME": str(folder), "AGENTOS_MODEL": "openai/fake-model", "AGENTOS_API_BASE": base,
-        "AGENTOS_API_KEY": "bench-key-0123456789", "AGENTOS_TOKEN": TOKEN, "AGENTOS_CONTEXT_WINDOW": "128000",
+        "AGENTOS_API_KEY": "bench-key-0123456789", "AGENTOS_TOKEN": TOKEN, "AGENTOS_CONTEXT_WINDOW": "128000", **more,
     }  # fmt: skip
+
+
+@contextmanager
+def server(folder: Path, base: str, *options: str, **more: str) -> Iterator[Served]:
+    """`agentos serve`."""
     port = _free_port()
     started = time.perf_counter()
-    with process("-m", "agentos", "serve", "--port", str(port), **environment) as served:
+    command = ("-m", "agentos", "serve", "--port", str(port), *options)
+    with process(*command, **environment(folder, base, **more)) as served:
         while not _alive(port):
             time.sleep(0.02)
             assert served.poll() is None, "the server ended at once"
         yield Served(served.pid, port, Client(port), time.perf_counter() - started)
+
+
+@contextmanager
+def worker(folder: Path, base: str, url: str) -> Iterator[subprocess.Popen[str]]:
+    """`agentos worker`, capped at 16 turns at once."""
+    with process(
+        "-m", "agentos", "worker", "--turns", "16", **environment(folder, base, AGENTOS_DATABASE_URL=url)
+    ) as it:
+        assert it.stdout is not None
+        it.stdout.readline()
+        yield it
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The URL of a PostgreSQL database of its own."""
+    import postgres
+
+    found = postgres.binaries()
+    assert found is not None, "needs the pgserver package"
+    running = postgres.Server(found)
+    try:
+        yield running.database("bench")
+    finally:
+        running.close()
 
 
 def _free_port() -> int:
@@ -295,6 +326,72 @@ async def cost(folder: Path) -> str:
     return f"{many / few:.2f} x ({many:.1f} against {few:.1f} ms)"
 
 
+async def workers(folder: Path) -> str:
+    """One worker, then two; and again with a model so slow that the turns are not bounded by this machine's CPU."""
+    said = []
+    for latency_seconds in (0.5, 2.0):
+        place = folder / str(latency_seconds)
+        rates, cpu = await _one_and_two(place, latency_seconds)
+        said.append(
+            f"{1000 * latency_seconds:.0f} ms: {rates[1] / rates[0]:.2f} x ({rates[0]:.0f} and {rates[1]:.0f} turns/s), "
+            f"CPU {cpu[1] / cpu[0]:.2f} x ({cpu[0]:.0f} and {cpu[1]:.0f} ms)"
+        )
+    return "; ".join(said)
+
+
+async def _one_and_two(folder: Path, latency_seconds: float) -> tuple[list[float], list[float]]:
+    """([turns a second], [milliseconds of CPU a turn, of ours and not of PostgreSQL's]) with one worker and with two."""
+    rates, cpu = [], []
+    with (
+        database() as url,
+        model(latency_seconds) as base,
+        server(folder / "front", base, "--turns", "0", AGENTOS_DATABASE_URL=url) as front,
+        worker(folder / "1", base, url) as one,
+    ):
+        agents = [await front.client.agent(f"a{n}") for n in range(64)]
+
+        async def measure(pids: list[int]) -> None:
+            await asyncio.gather(*map(front.client.turn, agents))
+            before, started = sum(map(_cpu_ms, pids)), time.perf_counter()
+            _, taken = await turns_per_second(front.client, agents, 12.0)
+            turns = len(taken) + len(agents)  # the first turn of each is in that time too
+            rates.append(turns / (time.perf_counter() - started))
+            cpu.append((sum(map(_cpu_ms, pids)) - before) / turns)
+
+        await measure([front.pid, one.pid])
+        with worker(folder / "2", base, url) as two:
+            await measure([front.pid, one.pid, two.pid])
+    return rates, cpu
+
+
+async def killed(folder: Path) -> str:
+    """Sixteen turns at one worker, which is killed; the other one takes them up."""
+    with (
+        database() as url,
+        model(0.5) as base,
+        server(folder / "front", base, "--turns", "0", AGENTOS_DATABASE_URL=url) as front,
+        worker(folder / "1", base, url) as one,
+    ):
+        agents = [await front.client.agent(f"a{n}") for n in range(16)]
+        await asyncio.gather(*map(front.client.turn, agents))
+        with worker(folder / "2", base, url) as two:
+            await asyncio.gather(*map(front.client.turn, agents))
+            two.send_signal(signal.SIGSTOP)  # so that all of them run at the one to be killed
+            await asyncio.sleep(8.0)  # longer than what it held is its
+            talks = [asyncio.create_task(front.client.turn(agent_id)) for agent_id in agents]
+            await asyncio.sleep(0.45)
+            two.send_signal(signal.SIGCONT)
+            one.kill()
+            died = time.perf_counter()
+            await asyncio.gather(*talks)
+            took = time.perf_counter() - died - 0.5
+    return f"{took:.1f} s until the last of 16 turns was answered elsewhere, less the model's 0.5 s"
+
+
+def _cpu_ms(pid: int) -> float:
+    return sum(map(ticks, tree(pid)))
+
+
 @dataclass(frozen=True)
 class Measure:
     """One row of the table."""
@@ -311,7 +408,10 @@ MEASURES = [
     Measure("latency", "turns/s at 64 / 500 agents, model latency 500 ms", "70 / 70", latency),
     Measure("first", "first token to the client after the model's first token", "15 ms", first_token),
     Measure("cost", "a turn with 5,000 messages stored, against one with 10", "1.2 x", cost),
-]
+    Measure("workers", "two workers of 16 turns against one on PostgreSQL, latency 500 ms: turns/s; CPU a turn",
+            "1.7 x; 1.15 x", workers),
+    Measure("killed", "a worker killed: its turns go on elsewhere after", "10 s", killed),
+]  # fmt: skip
 
 
 def main() -> None:
