@@ -333,14 +333,14 @@ async def workers(folder: Path) -> str:
         place = folder / str(latency_seconds)
         rates, cpu = await _one_and_two(place, latency_seconds)
         said.append(
-            f"{1000 * latency_seconds:.0f} ms: {rates[1] / rates[0]:.2f} x ({rates[0]:.0f} and {rates[1]:.0f} turns/s), "
+            f"{1000 * latency_seconds:.0f} ms: {rates[1] / rates[0]:.2f} x ({rates[0]:.0f}, {rates[1]:.0f} turns/s), "
             f"CPU {cpu[1] / cpu[0]:.2f} x ({cpu[0]:.0f} and {cpu[1]:.0f} ms)"
         )
     return "; ".join(said)
 
 
 async def _one_and_two(folder: Path, latency_seconds: float) -> tuple[list[float], list[float]]:
-    """([turns a second], [milliseconds of CPU a turn, of ours and not of PostgreSQL's]) with one worker and with two."""
+    """([turns a second], [milliseconds of CPU a turn, without PostgreSQL's]) with one worker and with two."""
     rates, cpu = [], []
     with (
         database() as url,

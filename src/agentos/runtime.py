@@ -245,9 +245,11 @@ class Runtime:
 
     def _parts(self, record: AgentRecord, llm: LLM, described: Sequence[StoredTool]) -> Parts:
         windows = [w for w in (self.settings.context_window, record.window_tokens) if w is not None]
-        own = self.tools.only(record.tools).tools.values()
+        tools = self.tools.only(record.tools)
+        if described:
+            tools = Toolset([*tools.tools.values(), *map(_tool, described)])
         return Parts(
-            store=self.store, llm=llm, tools=Toolset([*own, *map(_tool, described)]),
+            store=self.store, llm=llm, tools=tools,
             memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
             system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
