@@ -1,4 +1,4 @@
-"""Messages, the inbox, runs, steps, summary entries and timers."""
+"""Messages, the inbox and summary entries."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -8,23 +8,15 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from agentos.errors import Conflict, NotFound
-from agentos.messages import REASONING_FIELDS, Cause, Input, Message, SummaryEntry, ToolCall, Usage
-from agentos.state import OPEN, InboxItem, RunRecord, Schedule, StepRecord, Timer
-from agentos.store.rows import Rows, fields, table
-from agentos.store.tables import (
-    AgentRow,
-    InboxRow,
-    JournalRow,
-    MessageRow,
-    RunRow,
-    ScheduleRow,
-    StepRow,
-    SummaryRow,
-    TimerRow,
-)
+from agentos.messages import REASONING_FIELDS, Message, SummaryEntry, ToolCall
+from agentos.state import InboxItem, RunRecord
+from agentos.store.rows import fields, table
+from agentos.store.runs import RunRows
+from agentos.store.tables import AgentRow, InboxRow, JournalRow, MessageRow, RunRow, SummaryRow
+from agentos.store.timers import TimerRows
 
-_message, _inbox, _run, _step = (table(r) for r in (MessageRow, InboxRow, RunRow, StepRow))
-_summary, _timer, _journal, _schedule = (table(r) for r in (SummaryRow, TimerRow, JournalRow, ScheduleRow))
+_message, _inbox, _run = table(MessageRow), table(InboxRow), table(RunRow)
+_summary, _journal = table(SummaryRow), table(JournalRow)
 _MESSAGE_FIELDS = [f for f in Message.__dataclass_fields__ if f != "id"]
 
 _WAITING = (
@@ -37,19 +29,11 @@ _WAITING = (
 _BY_TIME = [_message.c.created_at, _message.c.id]
 _OF_RUN = sa.select(_message).where(_message.c.run_id == sa.bindparam("run_id")).order_by(_message.c.seq)
 _OF_INPUT = sa.select(_message).where(_message.c.inbox_id == sa.bindparam("inbox_id")).order_by(_message.c.id)
-_TIMERS = (
-    sa.select(_timer)
-    .where(_timer.c.agent_id == sa.bindparam("agent_id"), _timer.c.fired_at.is_(None))
-    .where(_timer.c.due_at <= sa.bindparam("due_by"))
-    .order_by(_timer.c.due_at, _timer.c.id)
-)
-
-
 Part = Literal["input", "notice", "reasoning", "text", "call", "result", "summary"]
 """What a message may hold, or the summary's entry that ends with it."""
 
 
-class HistoryRows(Rows):
+class HistoryRows(RunRows, TimerRows):
     """Statements on what was said and done."""
 
     # messages
@@ -193,11 +177,6 @@ class HistoryRows(Rows):
         row = self.first(query.order_by(_inbox.c.id.desc()).limit(1))
         return None if row is None else InboxItem(**row)
 
-    def count_waiting(self, agent_id: str | None = None) -> int:
-        """How many accepted inputs wait for their turn to begin; of one agent, or of all."""
-        query = sa.select(sa.func.count()).select_from(_run).where(_run.c.status == "created")
-        return int(self.scalar(query if agent_id is None else query.where(_run.c.agent_id == agent_id)))
-
     def waiting(self, agent_id: str) -> InboxItem | None:
         """The oldest accepted input whose turn has not begun."""
         row = self.first(_WAITING, agent_id=agent_id)
@@ -234,155 +213,6 @@ class HistoryRows(Rows):
         self.update(MessageRow, notice.id, seq=notice.seq, run_id=notice.run_id)
         return notice
 
-    # runs and steps
-
-    def add_run(self, run: RunRecord) -> None:
-        """Insert a run."""
-        self.insert(RunRow, **_run_values(run))
-
-    def save_run(self, run: RunRecord) -> None:
-        """Write a run's current values."""
-        values = _run_values(run)
-        self.update(RunRow, values.pop("id"), **values)
-
-    def run(self, run_id: str) -> RunRecord | None:
-        """One run."""
-        row = self.first(sa.select(_run).where(_run.c.id == run_id))
-        return None if row is None else _to_run(row)
-
-    def unfinished_run(self, agent_id: str) -> RunRecord | None:
-        """The agent's running run; the newest where a failed one was taken up again beside it."""
-        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "running")
-        row = self.first(query.order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc()).limit(1))
-        return None if row is None else _to_run(row)
-
-    def last_failed_run(self, agent_id: str) -> RunRecord | None:
-        """The agent's run that failed last."""
-        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "failed")
-        row = self.first(query.order_by(_run.c.ended_at.desc()).limit(1))
-        return None if row is None else _to_run(row)
-
-    def open_runs(self, agent_id: str) -> list[RunRecord]:
-        """The agent's runs that have not ended, in order of arrival."""
-        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status.in_(OPEN))
-        return [_to_run(row) for row in self.all(query.order_by(_run.c.inbox_id))]
-
-    def cancel_run(self, run: RunRecord, now: datetime) -> None:
-        """End a run that has not begun: its input stays out of the context."""
-        self.save_run(replace(run, status="cancelled", stop_reason="cancelled", ended_at=now))
-
-    def runs(self, agent_id: str, limit: int = 50) -> list[RunRecord]:
-        """The agent's runs, newest first."""
-        query = sa.select(_run).where(_run.c.agent_id == agent_id).order_by(_run.c.created_at.desc()).limit(limit)
-        return [_to_run(row) for row in self.all(query)]
-
-    def run_page(
-        self,
-        ascending: bool,
-        after: RunRecord | None,
-        before: RunRecord | None,
-        limit: int,
-        *,
-        agent_ids: Collection[str] | None = None,
-        statuses: Collection[str] | None = None,
-        stop_reasons: Collection[str] | None = None,
-    ) -> list[RunRecord]:
-        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named."""
-        query = sa.select(_run)
-        for column, wanted in (
-            (_run.c.agent_id, agent_ids), (_run.c.status, statuses), (_run.c.stop_reason, stop_reasons),
-        ):  # fmt: skip
-            if wanted is not None:
-                query = query.where(column.in_(wanted))
-        order = [_run.c.created_at, sa.func.coalesce(_run.c.inbox_id, 0), _run.c.id]
-        ends = [None if run is None else (run.created_at, run.inbox_id or 0, run.id) for run in (after, before)]
-        return [_to_run(row) for row in self.page(query, order, ascending, ends, limit)]
-
-    def add_step(self, step: StepRecord) -> int:
-        """Insert a step; returns its id."""
-        values = fields(step) | fields(step.usage)
-        del values["usage"], values["id"]
-        return self.insert(StepRow, **values)
-
-    def steps(self, agent_id: str, run_id: str | None = None, limit: int = 100) -> list[StepRecord]:
-        """Steps, newest first."""
-        query = sa.select(_step).where(_step.c.agent_id == agent_id).order_by(_step.c.id.desc()).limit(limit)
-        if run_id:
-            query = query.where(_step.c.run_id == run_id)
-        return [_to_step(row) for row in self.all(query)]
-
-    def step(self, step_id: int) -> StepRecord | None:
-        """One step."""
-        row = self.first(sa.select(_step).where(_step.c.id == step_id))
-        return None if row is None else _to_step(row)
-
-    def step_page(
-        self,
-        ascending: bool,
-        after: int | None,
-        before: int | None,
-        limit: int,
-        *,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        **equal: str | None,
-    ) -> list[StepRecord]:
-        """A page of steps in order; `equal`: `run_id`, `agent_id`, `model`. Both ends of the time are included."""
-        query = sa.select(_step).where(*(_step.c[name] == value for name, value in equal.items() if value is not None))
-        if start is not None:
-            query = query.where(_step.c.created_at >= start)
-        if end is not None:
-            query = query.where(_step.c.created_at <= end)
-        ends = [None if at is None else (at,) for at in (after, before)]
-        return [_to_step(row) for row in self.page(query, [_step.c.id], ascending, ends, limit)]
-
-    def last_prompt_tokens(self, agent_id: str) -> int:
-        """Prompt tokens of the agent's last conversation step that was answered; 0 before the first."""
-        query = sa.select(_step.c.prompt_tokens).where(
-            _step.c.agent_id == agent_id, _step.c.kind == "conversation", _step.c.prompt_tokens > 0
-        )
-        return int(self.scalar(query.order_by(_step.c.id.desc()).limit(1)) or 0)
-
-    def usage(self, agent_id: str) -> Usage:
-        """What all model calls of an agent used."""
-        row = self.first(
-            sa.select(
-                *(sa.func.coalesce(sa.func.sum(_step.c[n]), 0).label(n) for n in _USAGE[:3]),
-                sa.func.sum(_step.c.cost_usd).label("cost_usd"),
-            ).where(_step.c.agent_id == agent_id)
-        )
-        return Usage(**dict(row or {}))
-
-    def usage_by_day(
-        self, agent_id: str | None = None, start: datetime | None = None, end: datetime | None = None
-    ) -> list[dict[str, Any]]:
-        """What model calls used, by agent, model and day (UTC); `start` and `end` are included. Newest day first."""
-        day = sa.func.substr(_step.c.created_at, 1, 10, type_=sa.String).label("day")
-        of = (_step.c.agent_id, _step.c.model)
-        query = sa.select(*of, day, *_SPENT).group_by(*of, "day")
-        if agent_id is not None:
-            query = query.where(_step.c.agent_id == agent_id)
-        if start is not None:
-            query = query.where(_step.c.created_at >= start)
-        if end is not None:
-            query = query.where(_step.c.created_at <= end)
-        return [dict(row) for row in self.all(query.order_by(sa.desc("day"), *of))]
-
-    def usage_after(self, step_id: int) -> tuple[int, list[dict[str, Any]]]:
-        """(the newest step's id, what the steps behind `step_id` used by model)."""
-        query = sa.select(_step.c.model, sa.func.max(_step.c.id).label("last"), *_SPENT).where(_step.c.id > step_id)
-        rows = [dict(row) for row in self.all(query.group_by(_step.c.model))]
-        return max((row.pop("last") for row in rows), default=step_id), rows
-
-    def last_step_before(self, when: datetime) -> int:
-        """Id of the newest step older than `when`; 0 when there is none."""
-        return int(self.scalar(sa.select(sa.func.max(_step.c.id)).where(_step.c.created_at < when)) or 0)
-
-    def started_calls(self, run_id: str) -> set[str]:
-        """Ids of a run's calls that began outside our database."""
-        query = sa.select(_journal.c.target).where(_journal.c.run_id == run_id, _journal.c.action == "call.started")
-        return set(self.connection.execute(query).scalars())
-
     def fault_rate(self, agent_id: str, search_tools: Sequence[str], last: int = 50) -> float:
         """Page faults per search over the agent's last searches: 0 to 1, 0 before the first."""
         query = sa.select(_message.c.call_id).where(_message.c.agent_id == agent_id, _message.c.name.in_(search_tools))
@@ -417,83 +247,6 @@ class HistoryRows(Rows):
         """Complete an entry's prose, or retire it."""
         self.update(SummaryRow, entry_id, **values)
 
-    # timers
-
-    def add_timer(self, agent_id: str, due_at: datetime, note: str, cause: Cause) -> int:
-        """A wake-up at `due_at`."""
-        timer_id = self.insert(TimerRow, agent_id=agent_id, due_at=due_at, note=note, call_id=cause.call_id)
-        return timer_id
-
-    def timers(self, agent_id: str, due_by: datetime | None = None) -> list[Timer]:
-        """Timers that have not fired, soonest first; with `due_by` only those due."""
-        rows = self.all(_TIMERS, agent_id=agent_id, due_by=due_by or datetime.max.replace(tzinfo=UTC))
-        return [Timer(row["id"], row["agent_id"], row["due_at"], row["note"]) for row in rows]
-
-    def fire_timers(self, timers: Sequence[Timer], at: datetime) -> None:
-        """Mark timers as fired."""
-        for timer in timers:
-            self.update(TimerRow, timer.id, fired_at=at)
-
-    def agents_due(self, now: datetime) -> list[str]:
-        """Ids of the agents with a run that has not ended or a timer that is due."""
-        runs = sa.select(_run.c.agent_id).where(_run.c.status.in_(OPEN))
-        timers = sa.select(_timer.c.agent_id).where(_timer.c.fired_at.is_(None), _timer.c.due_at <= now)
-        return list(self.connection.execute(runs.union(timers)).scalars())
-
-    # schedules
-
-    def add_schedule(self, schedule: Schedule) -> None:
-        """Insert a schedule."""
-        values = fields(schedule) | {"inputs": [vars(i) for i in schedule.inputs]}
-        self.insert(ScheduleRow, **values)
-
-    def schedule(self, agent_id: str, schedule_id: str) -> Schedule | None:
-        """One schedule of an agent."""
-        query = sa.select(_schedule).where(_schedule.c.agent_id == agent_id, _schedule.c.id == schedule_id)
-        row = self.first(query)
-        return None if row is None else _to_schedule(row)
-
-    def schedules(self, agent_id: str | None = None) -> list[Schedule]:
-        """The schedules that are not over, soonest first; of one agent, or of all."""
-        query = sa.select(_schedule).where(_schedule.c.next_at.is_not(None))
-        if agent_id is not None:
-            query = query.where(_schedule.c.agent_id == agent_id)
-        return [_to_schedule(row) for row in self.all(query.order_by(_schedule.c.next_at, _schedule.c.id))]
-
-    def due_schedules(self, now: datetime) -> list[Schedule]:
-        """The schedules of all agents whose time has come."""
-        query = sa.select(_schedule).where(_schedule.c.next_at <= now)
-        return [_to_schedule(row) for row in self.all(query.order_by(_schedule.c.next_at))]
-
-    def reschedule(self, schedule: Schedule, next_at: datetime | None) -> None:
-        """Set when a schedule is due next, unless that was done meanwhile."""
-        same = (_schedule.c.id == schedule.id, _schedule.c.next_at == schedule.next_at)
-        self.connection.execute(sa.update(_schedule).where(*same).values(next_at=next_at))
-
-    def delete_schedule(self, agent_id: str, schedule_id: str) -> bool:
-        """Remove a schedule; whether there was one."""
-        mine = (_schedule.c.agent_id == agent_id, _schedule.c.id == schedule_id)
-        return bool(self.connection.execute(sa.delete(_schedule).where(*mine)).rowcount)
-
-    def waits(self, agent_id: str, otid_prefix: str) -> bool:
-        """Whether an input whose `otid` begins so waits for its turn."""
-        query = sa.select(_inbox.c.id).join(_run, _run.c.id == _inbox.c.run_id)
-        query = query.where(_run.c.agent_id == agent_id, _run.c.status == "created")
-        return self.first(query.where(_inbox.c.otid.startswith(otid_prefix, autoescape=True)).limit(1)) is not None
-
-
-_SPENT = (
-    sa.func.count().label("calls"),
-    sa.func.count(_step.c.error).label("failed"),
-    *(sa.func.sum(_step.c[n]).label(n) for n in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")),
-)
-"""Sums over steps; the cost is None where no call has a price."""
-_USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
-
-
-def _pop_usage(values: dict[str, Any]) -> Usage:
-    return Usage(**{name: values.pop(name) for name in _USAGE})
-
 
 def _to_message(row: Any) -> Message:
     values = dict(row)
@@ -518,25 +271,5 @@ def _having(part: Part) -> Any:
     return _message.c.calls.is_not(None) if part == "call" else _message.c.role == "tool"
 
 
-def _to_step(row: Any) -> StepRecord:
-    values = dict(row)
-    return StepRecord(usage=_pop_usage(values), **values)
-
-
 def _to_entry(row: Any) -> SummaryEntry:
     return SummaryEntry(**{**row, "message_ids": tuple(row["message_ids"])})
-
-
-def _to_schedule(row: Any) -> Schedule:
-    return Schedule(**{**row, "inputs": tuple(Input(**i) for i in row["inputs"])})
-
-
-def _run_values(run: RunRecord) -> dict[str, Any]:
-    values = fields(run) | fields(run.usage)
-    del values["usage"]
-    return values
-
-
-def _to_run(row: Any) -> RunRecord:
-    values = dict(row)
-    return RunRecord(usage=_pop_usage(values), **values)
