@@ -1,5 +1,6 @@
 """Runs and their steps, and what they used."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
