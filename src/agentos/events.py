@@ -163,7 +163,8 @@ class Saved(Event):
 
 
 _TYPES: dict[str, type[Event]] = {
-    kind.type: kind for kind in (TextDelta, ToolCallEvent, ToolResultEvent, Heartbeat, Alert, PageOut, Retry, TurnEnded)
+    kind.type: kind
+    for kind in (TextDelta, ToolCallEvent, ToolResultEvent, Heartbeat, Alert, PageOut, Retry, TurnEnded, Saved)
 }
 
 
