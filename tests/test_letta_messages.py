@@ -23,7 +23,7 @@ from agentos.server.service import Service
 from agentos.settings import Settings
 from agentos.testing import ExactIndex, FunctionLLM, HashEmbedder, ScriptedLLM, call, say, temporary_runtime
 from conftest import Home, collect, of
-from serving import TOKEN, Served, served
+from serving import TOKEN, Served, served, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of the client's methods
 Hold = threading.Event
@@ -69,15 +69,6 @@ def serve() -> Iterator[Callable[..., Served]]:
 
 def user(text: str, **values: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": text, **values}]
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """The value of `holds` once it is true."""
-    for _ in range(1000):
-        if value := holds():
-            return value
-        time.sleep(0.005)
-    raise AssertionError("it never came to hold")
 
 
 def kinds(values: Iterable[Any]) -> list[str]:

@@ -27,7 +27,7 @@ from agentos.server.spans import send_spans
 from agentos.testing import FixedClock, FunctionLLM, ScriptedLLM, call, say
 from agentos.testing.fake_openai import Body, FakeOpenAI, FakeReply, PromptCache
 from conftest import Home, collect
-from live import TOKEN, Live, live_server
+from serving import TOKEN, Served, served
 
 SECRET = "xyzzy"
 """Stands in every message; nothing that can be seen from outside may have it."""
@@ -47,7 +47,7 @@ def model(request: LLMRequest) -> Any:
     return say("Hello", usage=Usage(10, 1))
 
 
-def figures(live: Live) -> dict[str, float]:
+def figures(live: Served) -> dict[str, float]:
     """The metrics without buckets and times: name and labels -> value."""
     status, text, headers = live.ask("GET", "/metrics")
     assert (status, headers["content-type"].partition(";")[0]) == (200, "text/plain")
@@ -56,7 +56,7 @@ def figures(live: Live) -> dict[str, float]:
     return {name: float(value) for name, value in rows if not re.search("_bucket|_created|_sum", name)}
 
 
-def send(live: Live, agent: str, text: str) -> dict[str, Any]:
+def send(live: Served, agent: str, text: str) -> dict[str, Any]:
     body = {"messages": [{"role": "user", "content": text}]}
     status, value, _ = live.ask("POST", f"/v1/agents/{agent}/messages", body)
     assert status == 200
@@ -64,7 +64,7 @@ def send(live: Live, agent: str, text: str) -> dict[str, Any]:
 
 
 def test_figures_count_turns_calls_and_requests() -> None:
-    with live_server(FunctionLLM(model)) as live, live_server(FunctionLLM(model)) as other:
+    with served(FunctionLLM(model)) as live, served(FunctionLLM(model)) as other:
         agent = live.create("ada")
         for text in ("hi", "call", "down", "key"):
             send(live, agent, f"{text} {SECRET}")
@@ -127,7 +127,7 @@ def test_the_ledgers_sum_is_what_the_provider_reported() -> None:
     clock = FixedClock(datetime(2026, 5, 8, 22, 0, tzinfo=UTC))
     with FakeOpenAI(provider) as server:
         llm = LiteLLM("openai/fake-model", api_base=server.url, api_key="key", context_window=8000)
-        with live_server(llm, clock=clock) as live:
+        with served(llm, clock=clock) as live:
             ada, bob = live.create("ada"), live.create("bob")
             for number in range(12):
                 send(live, ada, f"{'unlucky' if number % 4 == 1 else 'message'} {number} " + "w " * 1200)
@@ -265,7 +265,7 @@ def test_the_log_is_json_lines_without_what_was_said() -> None:
             raise KeyError(SECRET)
         return model(request)
 
-    with live_server(FunctionLLM(reply)) as live, logged(stream):
+    with served(FunctionLLM(reply)) as live, logged(stream):
         agent = live.create("ada")
         send(live, agent, f"down {SECRET}")
         live.ask("POST", f"/v1/agents/{agent}/messages/async", {"input": f"bug {SECRET}"})

@@ -12,7 +12,7 @@ from agentos.errors import ConfigError, ProviderError
 from agentos.messages import Reply, Usage
 from agentos.protocols import LLMRequest
 from agentos.testing import FunctionLLM, call, say
-from live import TOKEN, Live, live_server
+from serving import TOKEN, Served, served
 
 PATHS = ("/v1", "/openai/v1")
 
@@ -44,15 +44,13 @@ async def slow() -> Reply:
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    llm = FunctionLLM(model)
-    with live_server(llm) as live:
-        live.llm = llm  # type: ignore[attr-defined]
+def live() -> Iterator[Served]:
+    with served(FunctionLLM(model)) as live:
         yield live
 
 
 @pytest.fixture
-def client(live: Live) -> Iterator[openai.OpenAI]:
+def client(live: Served) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=TOKEN, max_retries=0) as client:
         yield client
 
@@ -61,7 +59,7 @@ def user(text: Any, **values: Any) -> list[Any]:
     return [{"role": "user", "content": text, **values}]
 
 
-def history(live: Live, name: str) -> list[Any]:
+def history(live: Served, name: str) -> list[Any]:
     """What an agent has heard and said, oldest first."""
 
     def work(tx: Any) -> list[Any]:
@@ -71,7 +69,7 @@ def history(live: Live, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("prefix", PATHS)
-def test_each_agent_is_a_model(live: Live, prefix: str) -> None:
+def test_each_agent_is_a_model(live: Served, prefix: str) -> None:
     name = f"models{len(prefix)}"
     live.create(name)
     with openai.OpenAI(base_url=live.url + prefix, api_key=TOKEN) as client:
@@ -84,7 +82,7 @@ def test_each_agent_is_a_model(live: Live, prefix: str) -> None:
     assert (status, value["object"]) == (200, "list")
 
 
-def test_only_the_last_user_message_is_the_turns_input(live: Live, client: openai.OpenAI) -> None:
+def test_only_the_last_user_message_is_the_turns_input(live: Served, client: openai.OpenAI) -> None:
     live.create("one")
     messages: list[Any] = [
         {"role": "system", "content": "You are a pirate."}, *user("Earlier"), {"role": "assistant", "content": "Arr"},
@@ -102,7 +100,7 @@ def test_only_the_last_user_message_is_the_turns_input(live: Live, client: opena
     assert done.usage.prompt_tokens_details.cached_tokens == 40
 
 
-def test_an_agents_own_calls_are_never_shown(live: Live, client: openai.OpenAI) -> None:
+def test_an_agents_own_calls_are_never_shown(live: Served, client: openai.OpenAI) -> None:
     live.create("caller")
     done = client.chat.completions.create(model="caller", messages=user("remember tea"))
     assert done.choices[0].message.tool_calls is None
@@ -127,7 +125,7 @@ def test_an_agents_own_calls_are_never_shown(live: Live, client: openai.OpenAI) 
     assert all(c.usage is None and c.choices for c in unasked)
 
 
-def test_a_turn_that_fails_is_an_answer_that_says_so(live: Live, client: openai.OpenAI) -> None:
+def test_a_turn_that_fails_is_an_answer_that_says_so(live: Served, client: openai.OpenAI) -> None:
     live.create("unlucky")
     for words, told in (("fail", "the provider is down; try again later"), ("key", "the key was refused; set another")):
         done = client.chat.completions.create(model="unlucky", messages=user(words))
@@ -145,7 +143,7 @@ def test_a_turn_that_fails_is_an_answer_that_says_so(live: Live, client: openai.
     assert (done.model_extra or {})["agentos"]["stop_reason"] == "max_steps"
 
 
-def test_an_idempotency_key_is_one_turn(live: Live, client: openai.OpenAI) -> None:
+def test_an_idempotency_key_is_one_turn(live: Served, client: openai.OpenAI) -> None:
     live.create("once")
 
     def send(text: str, **headers: str) -> Any:
@@ -165,15 +163,15 @@ def test_an_idempotency_key_is_one_turn(live: Live, client: openai.OpenAI) -> No
     assert empty.agentos != other.agentos
     # a turn that failed at the provider is taken up again
     failed = send("fail", **{"Idempotency-Key": "k2"})
-    live.llm.reply, kept = (lambda request: "Better now"), live.llm.reply  # type: ignore[attr-defined]
+    live.llm.reply, kept = (lambda request: "Better now"), live.llm.reply
     try:
         later = send("fail", **{"Idempotency-Key": "k2"})
     finally:
-        live.llm.reply = kept  # type: ignore[attr-defined]
+        live.llm.reply = kept
     assert (later.choices[0].message.content, later.agentos["run_id"]) == ("Better now", failed.agentos["run_id"])
 
 
-def test_plain_is_the_model_without_its_agent(live: Live, client: openai.OpenAI) -> None:
+def test_plain_is_the_model_without_its_agent(live: Served, client: openai.OpenAI) -> None:
     live.create("titled")
     asked: list[Any] = [
         {"role": "developer", "content": "Write a title."}, *user("I like tea"),
@@ -181,7 +179,7 @@ def test_plain_is_the_model_without_its_agent(live: Live, client: openai.OpenAI)
         {"role": "assistant", "content": ""}, {"role": "system", "content": "Be brief."}, *user("Title?\x00"),
     ]  # fmt: skip
     done = client.chat.completions.create(model="plain/titled", messages=asked, max_tokens=9)
-    request = live.llm.requests[-1]  # type: ignore[attr-defined]
+    request = live.llm.requests[-1]
     assert request.messages == [
         {"role": "system", "content": "Write a title.\n\nBe brief."}, {"role": "user", "content": "I like tea"},
         {"role": "assistant", "content": "Noted"}, {"role": "user", "content": "Title?\ufffd"},
@@ -204,7 +202,7 @@ def test_plain_is_the_model_without_its_agent(live: Live, client: openai.OpenAI)
     assert live.read(lambda tx: tx.usage_by_day(tx.agent_named("titled").id)) == []
 
 
-def test_what_is_wrong_is_said_in_both_shapes(live: Live) -> None:
+def test_what_is_wrong_is_said_in_both_shapes(live: Served) -> None:
     live.create("strict")
     image = [{"type": "image_url", "image_url": {"url": "data:,"}}]
     rows: list[tuple[Any, int, str | None, str]] = [
@@ -239,7 +237,7 @@ def test_what_is_wrong_is_said_in_both_shapes(live: Live) -> None:
     assert history(live, "strict") == []
 
 
-def test_one_who_leaves_stops_no_turn(live: Live, client: openai.OpenAI) -> None:
+def test_one_who_leaves_stops_no_turn(live: Served, client: openai.OpenAI) -> None:
     live.create("patient")
     stream = client.chat.completions.create(model="patient", messages=user("slow"), stream=True)
     next(iter(stream))
@@ -249,7 +247,7 @@ def test_one_who_leaves_stops_no_turn(live: Live, client: openai.OpenAI) -> None
     assert next(m.content for m in history(live, "patient") if m.role == "assistant") == "At last"
 
 
-def test_a_stream_is_server_sent_events(live: Live) -> None:
+def test_a_stream_is_server_sent_events(live: Served) -> None:
     live.create("lines")
     body = {"model": "lines", "messages": user("hi"), "stream": True}
     status, text, headers = live.ask("POST", "/v1/chat/completions", body)

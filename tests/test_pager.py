@@ -167,6 +167,12 @@ def test_the_oldest_entries_leave_a_full_summary(sizes: list[int], room: int) ->
     assert len(stay) == 1 or sum(count(e.rendered) for e in stay) <= room
 
 
+def test_anchors_are_looked_for_in_time_that_grows_with_the_text() -> None:
+    """Each of these took seconds once, in which the whole server stood still."""
+    words = ["x" * 20_000, "x-" * 10_000, "x--" * 6_600, "1." * 10_000, "a@" * 10_000, "http://" * 3_000, "Ab " * 6_000]
+    assert pager.anchors(words * 2)["names"]
+
+
 def test_anchors_are_taken_mechanically() -> None:
     found = pager.anchors(
         ["Ada met Grace Hopper on 2026-05-08, order ZX-1234-9f, 37.5%, ada@example.org https://a.org/x?y=1"]

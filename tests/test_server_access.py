@@ -16,22 +16,22 @@ from agentos.server.place import only_server, server_address, server_token, tell
 from agentos.server.serve import listening
 from agentos.settings import Settings, load_settings
 from agentos.testing import FunctionLLM
-from live import TOKEN, Live, live_server
+from serving import TOKEN, Served, served
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with live_server(FunctionLLM(lambda request: "Hello")) as live:
+def live() -> Iterator[Served]:
+    with served(FunctionLLM(lambda request: "Hello")) as live:
         live.service.allow("Agents.Example.", "[2001:DB8::0001]")
         yield live
 
 
-def message(live: Live) -> bytes:
+def message(live: Served) -> bytes:
     return json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
 
 
 def raw(
-    live: Live, line: str, *headers: str, body: bytes = b"", host: str | None = "localhost"
+    live: Served, line: str, *headers: str, body: bytes = b"", host: str | None = "localhost"
 ) -> tuple[int, Any, str]:
     """(status, JSON value or text, head) of a request in these very bytes; token and `Connection: close` are added."""
     named = [] if host is None else [f"Host: {host}"]
@@ -44,7 +44,7 @@ def raw(
     return status, json.loads(text) if b"application/json" in top and text else text, top.decode().lower()
 
 
-def test_every_request_needs_the_token(live: Live) -> None:
+def test_every_request_needs_the_token(live: Served) -> None:
     for given in ("", "Bearer", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN,
                   "Bearer t\xf6ken"):  # fmt: skip
         for path in ("/v1/agents/", "/v1/models", "/metrics", "/openapi.json", "/agentos/v1/usage", "/nowhere", "/"):
@@ -61,7 +61,7 @@ def test_every_request_needs_the_token(live: Live) -> None:
     assert raw(live, "GET /v1/health", *two)[0] == 400
 
 
-def test_the_server_answers_to_its_names_only(live: Live) -> None:
+def test_the_server_answers_to_its_names_only(live: Served) -> None:
     for host in ("localhost", "LOCALHOST:8283", "localhost.", "127.0.0.1", f"127.0.0.1:{live.port}", "[::1]",
                  "[::1]:80", "[0:0:0:0:0:0:0:1]", "agents.example", "AGENTS.example.:443",
                  "[2001:db8::1]:8283"):  # fmt: skip
@@ -81,7 +81,7 @@ def test_the_server_answers_to_its_names_only(live: Live) -> None:
             live.service.allow(name)
 
 
-def test_pages_of_other_servers_are_refused(live: Live) -> None:
+def test_pages_of_other_servers_are_refused(live: Served) -> None:
     own = f"http://localhost:{live.port}"
     here = f"localhost:{live.port}"
     for origin, host in ((own, here), (own.upper().replace("HTTP", "http"), here), ("http://localhost", "localhost"),
@@ -103,7 +103,7 @@ def test_pages_of_other_servers_are_refused(live: Live) -> None:
     assert "access-control" not in preflight[2]
 
 
-def test_a_request_is_bounded(live: Live) -> None:
+def test_a_request_is_bounded(live: Served) -> None:
     agent = live.create("bounded")
     path, kind = f"POST /v1/agents/{agent}/messages", "Content-Type: application/json"
     live.service.max_body_bytes = 1000
@@ -130,7 +130,7 @@ def test_a_request_is_bounded(live: Live) -> None:
     assert live.read(lambda tx: len(tx.runs(agent))) == 1
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(live: Live) -> None:
+def test_a_body_that_does_not_come_is_not_waited_for(live: Served) -> None:
     agent = live.create("waiting")
     live.service.body_seconds = 0.1
     try:
@@ -147,7 +147,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(live: Live) -> None:
     assert live.read(lambda tx: tx.runs(agent)) == []
 
 
-def test_ids_are_never_paths(live: Live) -> None:
+def test_ids_are_never_paths(live: Served) -> None:
     agent = live.create("plain-name")
     odd = ("..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "%2Fetc%2Fpasswd", "%00", f"{agent}%00",
            f"{agent}%2Fmessages%2F..", "a%5c..%5cb", "%ff", "%ed%a0%80", "~", "server.token", "%25",
@@ -161,7 +161,7 @@ def test_ids_are_never_paths(live: Live) -> None:
         assert raw(live, f"GET {target}")[0] in (400, 404, 405), target
 
 
-def test_forms_of_a_path_and_methods(live: Live) -> None:
+def test_forms_of_a_path_and_methods(live: Served) -> None:
     agent = live.create("forms")
     for path in (f"/v1/agents/{agent}", "/v1/health", "/metrics", "/openai/v1/models", "/agentos/v1/usage"):
         for form in (path, f"{path}/"):
@@ -181,12 +181,12 @@ def test_forms_of_a_path_and_methods(live: Live) -> None:
     assert value == ""
 
 
-def test_no_websocket(live: Live) -> None:
+def test_no_websocket(live: Served) -> None:
     answer = raw(live, "GET /v1/health", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13")
     assert answer[0] == 200  # an ordinary request
 
 
-def test_while_it_stops_nothing_is_taken_in(live: Live) -> None:
+def test_while_it_stops_nothing_is_taken_in(live: Served) -> None:
     agent = live.create("stopping")
     live.service.ready = False
     try:
@@ -204,7 +204,7 @@ def test_while_it_stops_nothing_is_taken_in(live: Live) -> None:
     assert live.ask("GET", "/readyz")[0] == 200
 
 
-async def test_an_answer_that_has_begun_is_cut_off_when_the_server_stops(live: Live) -> None:
+async def test_an_answer_that_has_begun_is_cut_off_when_the_server_stops(live: Served) -> None:
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

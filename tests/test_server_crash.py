@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +16,9 @@ from agentos import Runtime, Settings
 from agentos.testing import FakeOpenAI, FakeReply
 from agentos.testing.fake_openai import call
 from postgres import Server
+from serving import TOKEN, free_port, model_at
 
 AGENTS, NOTES, KILLS = 6, 8, 3
-TOKEN = "a-token-for-tests"
 
 
 def note_policy(body: dict[str, Any]) -> FakeReply:
@@ -33,7 +32,7 @@ def note_policy(body: dict[str, Any]) -> FakeReply:
     return FakeReply(text=f"noted {said['content'].rpartition(' ')[2]}", hang_seconds=0.05)
 
 
-class Process:
+class Mortal:
     """`agentos` with these arguments as a process that can be killed and started again."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
@@ -50,12 +49,6 @@ class Process:
         assert self._process is not None
         self._process.send_signal(sign)
         return self._process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def insist(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
@@ -111,7 +104,7 @@ async def check_saved(settings: Settings, agents: list[str]) -> None:
             assert await runtime.store.read(lambda tx, a=agent_id: tx.open_runs(a)) == []
 
 
-async def kill_and_talk(victims: list[Process], url: str, steady: list[Process]) -> list[str]:
+async def kill_and_talk(victims: list[Mortal], url: str, steady: list[Mortal]) -> list[str]:
     """Talk with every agent while one of the victims after the other is killed and started again; the agents' ids."""
     chance = random.Random(7)
     for process in (*victims, *steady):
@@ -138,9 +131,9 @@ async def kill_and_talk(victims: list[Process], url: str, steady: list[Process])
 async def test_a_server_killed_at_random_moments(tmp_path: Path) -> None:
     port = free_port()
     with FakeOpenAI(note_policy) as model:
-        server = Process(
+        server = Mortal(
             "serve", "--port", str(port), AGENTOS_HOME=str(tmp_path), AGENTOS_TOKEN=TOKEN,
-            AGENTOS_MODEL="openai/fake-model", AGENTOS_API_BASE=model.url, AGENTOS_API_KEY="none-is-needed",
+            **model_at(model.url),
         )  # fmt: skip
         agents = await kill_and_talk([server], f"http://127.0.0.1:{port}", [])
     await check_saved(Settings(home=tmp_path, model="offline"), agents)
@@ -150,10 +143,9 @@ async def test_workers_killed_at_random_moments(tmp_path: Path, postgres: Server
     port, url = free_port(), postgres.database("workers")
     with FakeOpenAI(note_policy) as model:
         environment = {
-            "AGENTOS_TOKEN": TOKEN, "AGENTOS_MODEL": "openai/fake-model", "AGENTOS_API_BASE": model.url,
-            "AGENTOS_API_KEY": "none-is-needed", "AGENTOS_DATABASE_URL": url, "AGENTOS_LEASE_SECONDS": "1.5",
+            "AGENTOS_TOKEN": TOKEN, "AGENTOS_DATABASE_URL": url, "AGENTOS_LEASE_SECONDS": "1.5", **model_at(model.url),
         }  # fmt: skip
-        front = Process("serve", "--turns", "0", "--port", str(port), AGENTOS_HOME=str(tmp_path / "0"), **environment)
-        workers = [Process("worker", AGENTOS_HOME=str(tmp_path / str(n)), **environment) for n in (1, 2)]
+        front = Mortal("serve", "--turns", "0", "--port", str(port), AGENTOS_HOME=str(tmp_path / "0"), **environment)
+        workers = [Mortal("worker", AGENTOS_HOME=str(tmp_path / str(n)), **environment) for n in (1, 2)]
         agents = await kill_and_talk(workers, f"http://127.0.0.1:{port}", [front])
     await check_saved(Settings(home=tmp_path / "3", model="offline", database_url=url), agents)

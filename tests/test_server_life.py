@@ -1,14 +1,11 @@
 """A server's life: real processes that start, are told to stop, are killed, and start again."""
 
 import asyncio
-import http.client
 import json
 import os
 import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,71 +18,12 @@ from agentos.protocols import LLMRequest
 from agentos.testing import FunctionLLM, say
 from agentos.testing.fake_openai import Body, FakeOpenAI, FakeReply
 from forks import Forks
-from live import live_server
-
-TOKEN = "token-of-the-tests"
-
-
-class Process:
-    """`agentos serve` in a process of its own."""
-
-    def __init__(self, home: Path, *args: str, **env: str) -> None:
-        environment = {**os.environ, "AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline", **env}
-        command = [sys.executable, "-m", "agentos", "serve", "--port", "0", *args]
-        self.log = home.parent / f"log-{time.monotonic_ns()}"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=home.parent, text=True
-            )
-        assert self.process.stdout is not None
-        self.first = self.process.stdout.readline()
-        assert " at http://" in self.first, self.errors
-        self.url = self.first.rsplit(" ", 1)[1].strip()
-
-    def __enter__(self) -> "Process":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    @property
-    def errors(self) -> str:
-        return self.log.read_text()
-
-    def ask(self, method: str, path: str, body: Any = None, token: str = TOKEN) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
-        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
-
-    def signalled(self, number: int) -> int:
-        """The exit code after a signal."""
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The log, which is JSON throughout."""
-        return [json.loads(line) for line in self.errors.splitlines()]
+from serving import Process, model_at, served, until
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
-
-
-def until(done: Any, what: str) -> Any:
-    """The first true value of `done()`."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if value := done():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(what)
 
 
 def user(text: str) -> Any:
@@ -98,16 +36,17 @@ def test_one_server_serves_a_home_and_commands_work_beside_it(home: Path, forks:
     def cli(*args: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         return forks.run([*args], stdin, env | more, home.parent)
 
-    with Process(home) as server:
+    with Process(home, AGENTOS_TOKEN="") as server:
         url = server.url
         assert server.process.stdout is not None
         told = server.process.stdout.readline()
         token = (home / "server.token").read_text().strip()
         assert told.endswith(f"kept in {home / 'server.token'}: {token}\n")
-        assert server.ask("GET", "/readyz", token="") == (200, '{"status":"ready"}')
-        status, made = server.ask("POST", "/v1/agents/", {"name": "ada"}, token)
+        own = {"authorization": f"Bearer {token}"}
+        assert server.ask("GET", "/readyz", authorization="") == (200, {"status": "ready"})
+        status, made = server.ask("POST", "/v1/agents/", {"name": "ada"}, **own)
         assert status == 200
-        agent = json.loads(made)["id"]
+        agent = made["id"]
         second = cli("serve", "--port", "0")
         assert (second.returncode, second.stdout) == (2, "")
         assert second.stderr == f"agentos: a server for {home} runs at {url}; use that one, or stop it first\n"
@@ -123,12 +62,12 @@ def test_one_server_serves_a_home_and_commands_work_beside_it(home: Path, forks:
         found = next(f for f in json.loads(cli("doctor", "--json").stdout) if f["what"] == "server")
         assert found["found"] == f"one serves this home at {url}"
         assert cli("chat", "--agent", "ada", "-p", "I am Ada and I live in Paris").returncode == 0
-        assert "Paris" in server.ask("GET", f"/v1/agents/{agent}/messages", token=token)[1]
-        assert server.ask("POST", f"/v1/agents/{agent}/messages", user("I like oolong tea"), token)[0] == 200
+        assert "Paris" in str(server.ask("GET", f"/v1/agents/{agent}/messages", **own))
+        assert server.ask("POST", f"/v1/agents/{agent}/messages", user("I like oolong tea"), **own)[0] == 200
         assert "oolong" in cli("memory", "search", "ada", "oolong", "--in", "recall").stdout
         assert cli("memory", "edit", "ada", "human", "--value", "Name: Ada").returncode == 0
-        assert "Name: Ada" in server.ask("GET", f"/v1/agents/{agent}", token=token)[1]
-        assert server.ask("GET", "/v1/agents/x", token="wrong-token")[0] == 401
+        assert "Name: Ada" in str(server.ask("GET", f"/v1/agents/{agent}", **own))
+        assert server.ask("GET", "/v1/agents/x", authorization="Bearer wrong-token")[0] == 401
         assert server.signalled(signal.SIGINT) == 0
     lines = server.lines()
     turn = next(line for line in lines if line["event"] == "turn")
@@ -161,13 +100,10 @@ def slow_model() -> Iterator[FakeOpenAI]:
 
 
 def test_killed_or_stopped_it_loses_nothing(home: Path, slow_model: FakeOpenAI) -> None:
-    env = {
-        "AGENTOS_MODEL": "openai/fake-model", "AGENTOS_API_BASE": slow_model.url, "AGENTOS_API_KEY": "key",
-        "AGENTOS_TOKEN": TOKEN, "OPENAI_API_KEY": "key",
-    }  # fmt: skip
+    env = model_at(slow_model.url)
     with Process(home, **env) as server:
-        agent = json.loads(server.ask("POST", "/v1/agents/", {"name": "ada"})[1])["id"]
-        run = json.loads(server.ask("POST", f"/v1/agents/{agent}/messages/async", user("hang"))[1])["id"]
+        agent = server.ask("POST", "/v1/agents/", {"name": "ada"})[1]["id"]
+        run = server.ask("POST", f"/v1/agents/{agent}/messages/async", user("hang"))[1]["id"]
         until(lambda: slow_model.requests, "the model is asked")
         assert server.signalled(signal.SIGKILL) == -signal.SIGKILL
     assert (home / "server.json").exists()
@@ -183,7 +119,7 @@ def test_killed_or_stopped_it_loses_nothing(home: Path, slow_model: FakeOpenAI) 
         return thread
 
     with Process(home, **env) as server:  # what the dead one left is no obstacle
-        until(lambda: '"completed"' in server.ask("GET", f"/v1/runs/{run}")[1], "the turn goes on")
+        until(lambda: server.ask("GET", f"/v1/runs/{run}")[1]["status"] == "completed", "the turn goes on")
         asked = len(slow_model.requests)
         threads = [send("streamed", "messages/stream")]
         until(lambda: len(slow_model.requests) > asked, "the model is asked")
@@ -201,7 +137,7 @@ def test_killed_or_stopped_it_loses_nothing(home: Path, slow_model: FakeOpenAI) 
     assert "At last." in text
     assert text.endswith("data: [DONE]\n\n")
     assert answers["waiting"][0] == 503  # it is saved, and answered at the next start
-    assert "is answered once it has started again" in answers["waiting"][1]
+    assert "is answered once it has started again" in answers["waiting"][1]["detail"]
     assert [line for line in server.lines() if line["level"] != "info"] == []
     assert "Traceback" not in server.errors
 
@@ -213,7 +149,7 @@ def test_what_takes_longer_than_the_grace_goes_on_later() -> None:
         await release.wait()
         return say("never")
 
-    with live_server(FunctionLLM(reply)) as live:
+    with served(FunctionLLM(reply)) as live:
         agent = live.create("ada")
         answers: dict[str, Any] = {}
 
@@ -231,7 +167,7 @@ def test_what_takes_longer_than_the_grace_goes_on_later() -> None:
         ]
         until(lambda: live.read(lambda tx: len(tx.open_runs(agent))) == 4, "all are accepted")
         live.service.ready = False
-        live.do(live.service.dispatcher.stop(0.05))
+        live.run(live.service.dispatcher.stop(0.05))
         for thread in threads:
             thread.join(30)
         assert not any(thread.is_alive() for thread in threads)
@@ -262,7 +198,7 @@ class Moody(FunctionLLM):
 
 def test_an_agent_whose_model_cannot_be_had_rests_with_its_input() -> None:
     llm = Moody(lambda request: "Hello")
-    with live_server(llm) as live:
+    with served(llm) as live:
         agent = live.create("ada")
         dispatcher = live.service.dispatcher
 
@@ -272,7 +208,7 @@ def test_an_agent_whose_model_cannot_be_had_rests_with_its_input() -> None:
             llm.usable = False
             dispatcher.wake(agent)
 
-        live.do(accept())
+        live.run(accept())
         until(lambda: dispatcher.running == 0, "it is left alone")
         assert [r.status for r in live.read(lambda tx: tx.open_runs(agent))] == ["created"]
         llm.usable = True

@@ -3,7 +3,9 @@
 SQL holds each vector and an outbox of changes; the index can be rebuilt from there at any time. Chroma
 loses data silently (a missing segment folder leaves its count intact), so a collection is searched only
 after it was proved sound in this process: its count agrees with SQL, and stored vectors spread over it
-are found again. Until then, and while it is rebuilt, `CheckedIndex` raises and searches scan SQL.
+are found again. Until then, and while it is rebuilt, `CheckedIndex` raises and searches scan SQL. A server
+may be started anew without its data: a collection that finds nothing, or does not grow as it should, is
+proved again.
 """
 
 import asyncio
@@ -26,6 +28,8 @@ PROBES = 20
 """Stored vectors that must be found again. With a quarter of a collection lost, all are found in 1 of 300 cases."""
 PROBE_DEPTH = 10
 """Hits asked for; in 1,000 probes of 20,000 much alike texts a sound index missed none."""
+SEARCH_SECONDS = 5.0
+"""A search waits no longer for the index, and scans the vectors in SQL instead."""
 SAME = 0.9999
 """Cosine similarity of a vector with itself, as the index computes it, at least."""
 
@@ -225,12 +229,12 @@ class IndexSync:
                     report = replace(report, problem=str(error))
             return report
 
-    async def is_proved(self, agent_id: str) -> bool:
-        """Whether the agent's collection may be searched; the first time in a process it is verified for that.
+    async def is_proved(self, agent_id: str, *, again: bool = False) -> bool:
+        """Whether the agent's collection may be searched; the first time in a process, or `again`, it is verified.
 
         Raises `IndexUnavailable` while other work is going on, rather than wait for it.
         """
-        if agent_id not in self._sound:
+        if again or agent_id not in self._sound:
             if self._lock.locked():
                 raise IndexUnavailable("the index is being brought up to date")
             await self.verify(agent_id)
@@ -317,7 +321,7 @@ class IndexSync:
         """Move the agent's changes; a collection this process has not verified yet is, and built anew if need be."""
         try:
             report = await self._move(agent_id, report)
-            if agent_id not in self._sound:
+            if agent_id not in self._sound or not (await self._count(agent_id))[0].sound:
                 await self._verify(agent_id)
         except CollectionDamaged:
             self._sound[agent_id] = False
@@ -338,22 +342,27 @@ class IndexSync:
     # verifying and healing
 
     async def _verify(self, agent_id: str) -> Soundness:
-        # in this order: a passage added meanwhile is then in `moving` whatever happens
-        stored = set(await self.source.embedded_ids(agent_id, self._fingerprint))
-        moving = {change.passage_id for change in await self.source.pending(agent_id, -1)}
-        certain = sorted(stored - moving)
-        result = Soundness(agent_id, True, len(certain), 0)
+        result = Soundness(agent_id, False, 0, 0)
         try:
-            result = replace(result, counted=await self.index.count(agent_id))
-            if not len(certain) <= result.counted <= len(stored | moving):
-                problem = f"the index holds {result.counted} vectors where SQL holds {len(certain)}"
-                result = replace(result, sound=False, problem=problem)
-            else:
+            result, certain = await self._count(agent_id)
+            if result.sound:
                 result = await self._probe(result, certain)
         except CollectionDamaged as error:
             result = replace(result, sound=False, problem=str(error))
         self._sound[agent_id] = result.sound
         return result
+
+    async def _count(self, agent_id: str) -> tuple[Soundness, list[int]]:
+        """Whether the collection holds as many vectors as it should, and the ids that are surely among them."""
+        # in this order: a passage added meanwhile is then in `moving` whatever happens
+        stored = set(await self.source.embedded_ids(agent_id, self._fingerprint))
+        moving = {change.passage_id for change in await self.source.pending(agent_id, -1)}
+        certain = sorted(stored - moving)
+        counted = await self.index.count(agent_id)
+        if len(certain) <= counted <= len(stored | moving):
+            return Soundness(agent_id, True, len(certain), counted), certain
+        problem = f"the index holds {counted} vectors where SQL holds {len(certain)}"
+        return Soundness(agent_id, False, len(certain), counted, problem=problem), certain
 
     async def _probe(self, result: Soundness, certain: list[int]) -> Soundness:
         """Look for stored vectors spread over the collection; each must be found."""
@@ -412,17 +421,26 @@ class IndexSync:
 
 
 class CheckedIndex:
-    """The `VectorIndex` that searches use: `query` answers from a collection only when it is proved sound."""
+    """The `VectorIndex` that searches use: `query` answers from a collection only when it is proved sound.
 
-    def __init__(self, sync: IndexSync) -> None:
+    What takes longer than `search_seconds` is not waited for.
+    """
+
+    def __init__(self, sync: IndexSync, search_seconds: float = SEARCH_SECONDS) -> None:
         self._sync = sync
+        self._search_seconds = search_seconds
         self._index = sync.index
 
     async def query(self, collection: str, vector: "Vectors", k: int) -> list[tuple[int, float]]:
         """As the index's own; raises `IndexUnavailable` while the collection is unproved or unsound."""
         try:
-            if await self._sync.is_proved(collection):
-                return await self._index.query(collection, vector, k)
+            async with asyncio.timeout(self._search_seconds):
+                if await self._sync.is_proved(collection):
+                    hits = await self._index.query(collection, vector, k)
+                    if hits or await self._sync.is_proved(collection, again=True):
+                        return hits
+        except TimeoutError:
+            raise IndexUnavailable(f"the index did not answer within {self._search_seconds:g} seconds") from None
         except IndexUnavailable as error:
             self._sync.doubt(collection, error)
             raise

@@ -118,14 +118,15 @@ def entry_text(evicted: Sequence[Message], budget_tokens: int, count: Callable[[
     return "\n".join(lines)
 
 
+# none of these may take time that grows with the square of a text's longest word
 _ANCHORS = {
-    "addresses": re.compile(r"https?://[^\s<>\"')\]]+|[\w.+-]+@[\w-]+\.[\w.-]+\w"),
+    "addresses": re.compile(r"https?://[^\s<>\"')\]]+|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+\w"),
     "dates": re.compile(
         r"\b\d{4}-\d\d-\d\d\b|\b\d{1,2}[./]\d{1,2}[./]\d{2,4}\b|"
         r"\b(?:\d{1,2}(?:st|nd|rd|th)? (?:of )?)?(?:January|February|March|April|May|June|July|August|September|"
         r"October|November|December)(?: \d{1,2}(?:st|nd|rd|th)?)?(?:,? \d{4})?\b"
     ),
-    "ids and numbers": re.compile(r"\b(?=[\w-]*\d)\w[\w-]*(?:[.,:]\d+)*%?"),
+    "ids and numbers": re.compile(r"\b(?=[\w-]{0,80}\d)\w[\w-]*(?:[.,:]\d+)*%?"),
     "names": re.compile(r"(?<![.!?]\s)(?<!^)\b[A-Z][\w'\u2019]+(?: [A-Z][\w'\u2019]+)*", re.MULTILINE),
 }
 

@@ -67,7 +67,8 @@ class DbosEngine:
         self._dbos = dbos.DBOS(
             config={
                 "name": _APPLICATION, "system_database_url": self._url, "executor_id": self._owner,
-                "application_version": _VERSION, "log_level": "WARNING",
+                "application_version": _VERSION,
+                "log_level": "ERROR",  # its warnings are of faults that it repeats; of the database we tell ourselves
                 "serializer": dbos.DBOSPortableJSONSerializer(),
             }
         )  # fmt: skip

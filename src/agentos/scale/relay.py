@@ -34,6 +34,8 @@ class Relay:
     def __init__(self, url: str, owner: str) -> None:
         self._url, self._owner = url, owner
         self._outgoing: list[tuple[str, Event | None]] = []
+        self._payloads: list[str] = []
+        """What goes out now, or once there is a connection again."""
         self._something = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.connected = False
@@ -68,30 +70,37 @@ class Relay:
                     await part(connection)
             except Error as error:
                 _log.warning("relay interrupted", extra={"error": str(error)})
-            self.connected = False
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _listen(self, connection: "AsyncConnection[Any]") -> None:
         await connection.execute(f"LISTEN {_CHANNEL}")
         self.connected = True
-        async for notice in connection.notifies():
-            with suppress(ValueError, KeyError, TypeError):
-                told = json.loads(notice.payload)
-                if told["from"] == self._owner:
-                    continue
-                for agent_id, values in told["events"]:
-                    event = None if values is None else event_from_json(values)
-                    if event is not None or values is None:
-                        self._hear(agent_id, event)
+        try:
+            async for notice in connection.notifies():
+                self._pass_on(notice.payload)
+        finally:
+            self.connected = False
+
+    def _pass_on(self, payload: str) -> None:
+        with suppress(ValueError, KeyError, TypeError):
+            told = json.loads(payload)
+            if told["from"] == self._owner:
+                return
+            for agent_id, values in told["events"]:
+                event = None if values is None else event_from_json(values)
+                if event is not None or values is None:
+                    self._hear(agent_id, event)
 
     async def _speak(self, connection: "AsyncConnection[Any]") -> None:
         while True:
+            while self._payloads:
+                await connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, self._payloads[0]))
+                del self._payloads[0]
             await self._something.wait()
             await asyncio.sleep(_GATHER_SECONDS)
             self._something.clear()
             events, self._outgoing = self._outgoing, []
-            for payload in _payloads(self._owner, events):
-                await connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, payload))
+            self._payloads = _payloads(self._owner, events)
 
 
 def _joined(first: Event | None, second: Event | None) -> Event | None:

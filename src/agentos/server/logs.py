@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.stdlib import ProcessorFormatter
 
-_QUIET = ("uvicorn", "uvicorn.error", "httpx", "LiteLLM", "chromadb", "mcp")
+_QUIET = ("uvicorn", "uvicorn.error", "httpx", "LiteLLM", "chromadb", "mcp", "dbos")
 """Others' loggers whose everyday lines would drown ours."""
 
 
@@ -34,6 +34,7 @@ def log_to(stream: TextIO | None = None) -> None:
     root.setLevel(logging.INFO)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("dbos").addHandler(logging.NullHandler())  # without one it makes its own, past ours
 
 
 def _where(_logger: object, _method: str, line: dict[str, Any]) -> dict[str, Any]:
