@@ -244,19 +244,19 @@ class Runtime:
 
     def _parts(self, record: AgentRecord, llm: LLM, described: Sequence[StoredTool]) -> Parts:
         windows = [w for w in (self.settings.context_window, record.window_tokens) if w is not None]
-        own = self.tools.only(record.tools).tools.values()
+        tools = self.tools.only(record.tools)
+        if described:
+            tools = Toolset([*tools.tools.values(), *map(_tool, described)])
         return Parts(
-            store=self.store, llm=llm, tools=Toolset([*own, *map(_tool, described)]),
+            store=self.store, llm=llm, tools=tools,
             memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
             system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
         )  # fmt: skip
 
-    def cancel(self, agent_id: str) -> None:
-        """Stop the agent's turn, if it runs in this process."""
-        for key, agent in self._agents.items():
-            if key[0] == agent_id:
-                agent.cancel()
+    def running(self, agent_id: str) -> Agent | None:
+        """The object whose turn runs here, also where its model, tools or system text were changed since."""
+        return next((agent for key, agent in self._agents.items() if key[0] == agent_id and agent.busy), None)
 
     def _forget_idle(self) -> None:
         """Let go of the agents used longest ago: what they hold is saved, and read again when they are asked for."""
@@ -397,6 +397,8 @@ class Runtime:
             await self.store.write(work)
         for key in [key for key in self._agents if key[0] == agent_id]:
             del self._agents[key]
+        self._locks.pop(agent_id, None)
+        (self.home / "locks" / f"{agent_id}.lock").unlink(missing_ok=True)
         if self.settings.chroma_url or (self.home / "chroma").exists():
             with suppress(IndexUnavailable):  # what is left there the next reindex prunes
                 await self.index.drop(agent_id)
