@@ -1,8 +1,13 @@
 """`agentos schedule` over a home."""
 
+import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
+from agentos.schedules import next_time
 from forks import Forks
 from test_cli import Cli
 
@@ -39,3 +44,29 @@ def test_schedules_on_the_command_line(tmp_path: Path, forks: Forks) -> None:
         done = cli("schedule", *args)
         assert (done.returncode, done.stdout) == (2, ""), (args, done)
         assert words in done.stderr, (args, done)
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine stands in Berlin."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("cron", "after", "due"),
+    [
+        ("0 9 * * *", "2026-03-28T12:00+01:00", "2026-03-29T09:00+02:00"),
+        ("0 9 1 * *", "2026-03-05T12:00+01:00", "2026-04-01T09:00+02:00"),
+        ("0 9 * * *", "2026-10-24T12:00+02:00", "2026-10-25T09:00+01:00"),
+        ("*/30 * * * *", "2026-10-25T02:30+02:00", "2026-10-25T02:00+01:00"),
+        ("*/30 * * * *", "2026-10-25T02:30+01:00", "2026-10-25T03:00+01:00"),
+    ],
+)
+@pytest.mark.usefixtures("berlin")
+def test_local_time_keeps_summer_time(cron: str, after: str, due: str) -> None:
+    for zone in ("", "Europe/Berlin"):
+        assert next_time(cron, zone, datetime.fromisoformat(after)) == datetime.fromisoformat(due)

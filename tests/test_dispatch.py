@@ -1,19 +1,26 @@
 """Turns as saved work: order, repetition, bounds, cancelling, failures, the clock."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentos import Runtime, tool
+from agentos import Agent, Runtime, tool
 from agentos.dispatch import Dispatcher
 from agentos.errors import Conflict, NotFound, Overloaded
+from agentos.events import TextDelta
+from agentos.feeds import Feeds
 from agentos.messages import Reply
 from agentos.protocols import LLM, LLMRequest
+from agentos.settings import Settings
 from agentos.testing import FixedClock, FunctionLLM, call, say, temporary_runtime
+from agentos.testing.indexes import ExactIndex, HashEmbedder
 
 
 @asynccontextmanager
@@ -138,6 +145,102 @@ async def test_beyond_the_bound_nothing_is_saved_and_known_input_still_joins() -
         late = await dispatcher.accept(ada, ["three"], otid="three")
         assert await dispatcher.result(late)
     assert sorted(gate.asked) == ["four", "one", "runs", "three", "two"]
+
+
+async def test_cancelling_reaches_a_turn_whose_agent_was_changed_meanwhile() -> None:
+    gate = Gate()
+    async with dispatching(gate.llm) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        item = await dispatcher.accept(ada, ["hello"])
+        await gate.until(1)
+        await dispatcher.runtime.update_agent(ada, system="Be brief.")
+        assert await dispatcher.cancel(ada) == {item.run_id: "cancelled"}
+        result = await dispatcher.result(item)
+        assert result is not None
+        assert result.stop_reason == "cancelled"
+
+
+async def test_cancelling_what_has_not_begun_leaves_what_comes_behind_it() -> None:
+    gate = Gate()
+    gate.open.set()
+    async with temporary_runtime(gate.llm) as runtime:
+        agent = await runtime.agent("ada")
+        items = [await agent.accept([text]) for text in ("one", "two")]
+        async with runtime.lock(agent.id):
+            running = asyncio.create_task(drained(agent))
+            await until(lambda: agent.busy)
+            agent.cancel()
+        await running
+        results = [await agent.result(item) for item in items]
+    assert [r.stop_reason for r in results if r] == ["cancelled", "end_turn"]
+
+
+class LateWindow(FunctionLLM):
+    """A model whose first caller waits long to hear of its window."""
+
+    tokens = 0
+
+    def __init__(self, reply: Callable[[LLMRequest], Any]) -> None:
+        self.asked, self.told = threading.Event(), threading.Event()
+        super().__init__(reply)
+
+    @property
+    def context_window(self) -> int:  # type: ignore[override]
+        if not self.asked.is_set():
+            self.asked.set()
+            self.told.wait(10)
+        return self.tokens
+
+    @context_window.setter
+    def context_window(self, value: int) -> None:
+        self.tokens = value
+
+
+async def test_who_looks_while_a_turn_begins_does_not_take_its_place() -> None:
+    gate = Gate()
+    llm = LateWindow(gate.llm.reply)
+    async with temporary_runtime(llm) as runtime:
+        agent = runtime.attach(await runtime.create_agent("ada"))
+        looking = asyncio.create_task(agent.state())
+        await until(llm.asked.is_set)
+        item = await agent.accept(["hello"])
+        running = asyncio.create_task(drained(agent))
+        await gate.until(1)
+        llm.told.set()
+        assert (await looking).agent.name == "ada"
+        agent.cancel()
+        async with asyncio.timeout(10):
+            await running
+        result = await agent.result(item)
+    assert result is not None
+    assert result.stop_reason == "cancelled"
+
+
+async def drained(agent: Agent) -> None:
+    async for _ in agent.run():
+        pass
+
+
+async def test_what_is_deleted_leaves_nothing_behind(tmp_path: Path) -> None:
+    gate = Gate()
+    gate.open.set()
+    options: dict[str, Any] = {"embedder": HashEmbedder(), "index": ExactIndex()}
+    async with Runtime(Settings(home=tmp_path), llm=gate.llm, **options) as runtime:
+        agent = await runtime.agent("ada")
+        await agent.ask("hello")
+        assert list((tmp_path / "locks").iterdir()) != []
+        await runtime.delete_agent(agent.id)
+        assert list((tmp_path / "locks").iterdir()) == []
+        assert runtime._locks == {}
+
+
+async def test_a_run_of_another_process_that_nobody_follows_is_forgotten() -> None:
+    feeds, piece = Feeds(), TextDelta("hel", place=3, run_id="run-1")
+    async with feeds.follow("run-1") as feed:
+        feeds.hear("ada", piece)
+        assert feed.text == "hel"
+    feeds.hear("ada", replace(piece, text="lo", at=3))
+    assert feeds._feeds == {}
 
 
 async def test_cancelling_reaches_the_turn_that_runs_and_those_that_wait() -> None:

@@ -1,6 +1,7 @@
 """Messages and archival memory by Letta's own client: what it sends, what it gets, and what happens in between."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
@@ -635,3 +636,31 @@ def test_a_request_that_hangs_on_a_busy_agent(serve: Callable[..., Served]) -> N
         assert not reset.done(), "it waits for the turn"
         hold.set()
         assert reset.result() is not None
+
+
+def test_what_no_database_holds_or_nobody_sends_is_refused(serve: Callable[..., Served]) -> None:
+    home = serve("ok")
+    agent = home.letta.agents.create(name="ada")
+    path, half = f"/v1/agents/{agent.id}", "\ud800"
+    for where, body, status in (
+        ("/v1/messages/search", {"query": "x", "agent_id": half}, 400),
+        ("/v1/passages/search", {"query": "x", "agent_id": half}, 400),
+        ("/v1/conversations/default/stream", {"run_id": half}, 400),
+        ("/agentos/v1/agents", {"name": "bob", "model": half}, 400),
+        (f"{path}/messages", {"messages": [{"role": "user", "content": "x"}] * 1001}, 422),
+        (f"{path}/archival-memory", {"text": "x" * 1_000_001}, 422),
+    ):
+        headers = {"content-type": "application/json"}
+        response = home.http.post(where, content=json.dumps(body), headers=headers)
+        assert (response.status_code, "detail" in response.json()) == (status, True), where
+    assert home.read(lambda tx: (tx.runs(agent.id), len(tx.agents()))) == ([], 1)
+
+
+def test_views_are_of_the_agent_with_all_its_tools(serve: Callable[..., Served]) -> None:
+    home = serve()
+    described = home.letta.tools.create(source_code="def weigh(things: list[str]):\n    pass")
+    sizes = []
+    for name, ids in (("plain", []), ("ada", [described.id])):
+        home.letta.agents.create(name=name, tool_ids=ids)
+        sizes.append(home.http.get(f"/agentos/v1/agents/{name}/context").json()["sections"]["tools"])
+    assert sizes[1] > sizes[0]

@@ -767,3 +767,14 @@ async def test_an_effect_that_raises_is_undone_and_told(home: Home) -> None:
     assert (result.reply, result.tool_calls[0]["ok"]) == ("It failed.", False)
     assert llm.requests[-1].messages[-1]["content"] == "error: odd_tool failed: OverflowError: int too large"
     assert (await home.block(agent)).value == ""
+
+
+async def test_sizes_of_messages_that_left_the_context_are_forgotten(home: Home) -> None:
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    for n in range(5):
+        await collect(agent, f"message {n}")
+    async for _ in agent.compact():
+        pass
+    turn = await agent.turn()
+    turn.room()
+    assert len(turn.counter._by_message) == len(turn.state.queue) == 2

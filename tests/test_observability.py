@@ -296,3 +296,11 @@ def test_on_a_terminal_the_log_is_for_people() -> None:
     assert "agent_id" in stream.getvalue()
     with pytest.raises(json.JSONDecodeError):
         json.loads(stream.getvalue())
+
+
+def test_what_a_client_writes_does_not_steer_a_terminal() -> None:
+    stream = Terminal()
+    with logged(stream):
+        logging.getLogger("agentos.access").info("request", extra={"agent_id": "\x1b]0;mine\x07\u202e"})
+    assert "\x1b]" not in stream.getvalue()
+    assert r"\x1b]0;mine\x07\u202e" in stream.getvalue()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -98,6 +99,64 @@ async def test_what_the_agent_does_unasked_is_news(talk: RemoteTalk, home: Serve
     assert isinstance(events[-1], TurnEnded)
     assert events[-1].result.reply == "re: from elsewhere"
     assert await talk.news() is None
+
+
+async def test_after_a_switch_news_is_of_the_other_agent(talk: RemoteTalk, home: Served) -> None:
+    await events_of(talk, "hello")
+    first = talk._agent["id"]
+    other = home.run(home.service.runtime.create_agent(f"{talk.name}-2")).id
+    await talk.switch(f"{talk.name}-2")
+    listeners = home.service.dispatcher.feeds._listeners
+    async with asyncio.timeout(10):
+        while other not in listeners or first in listeners:  # noqa: ASYNC110  # it connects anew
+            await asyncio.sleep(0.01)
+    for agent_id, text in ((first, "for the first"), (other, "for the other")):
+        await asyncio.to_thread(lambda i=agent_id, t=text: home.run(home.service.dispatcher.accept(i, [t])))
+    async with asyncio.timeout(10):
+        while (news := await talk.news()) is None:  # noqa: ASYNC110  # it polls, as the chat does
+            await asyncio.sleep(0.01)
+    replies = [e.result.reply async for e in news if isinstance(e, TurnEnded)]
+    assert replies == ["re: for the other"]
+    assert await talk.news() is None
+
+
+async def test_text_may_hold_what_some_take_for_the_end_of_a_line(talk: RemoteTalk) -> None:
+    ended = (await events_of(talk, "a\u2028b\u2029c\x85d"))[-1]
+    assert isinstance(ended, TurnEnded)
+    assert ended.result.reply == "re: a\u2028b\u2029c\x85d"
+
+
+def test_a_server_that_stops_ends_what_it_tells() -> None:
+    begun = threading.Event()
+
+    async def reply(request: LLMRequest) -> str:
+        begun.set()
+        await asyncio.sleep(60)
+        return "late"
+
+    with served(FunctionLLM(reply)) as server:
+        server.http.post("/agentos/v1/agents", json={"name": "ada"}).raise_for_status()
+        ends: dict[str, str] = {}
+
+        def follow(method: str, path: str, body: object) -> None:
+            try:
+                with server.http.stream(method, f"/agentos/v1/agents/ada/{path}", json=body, timeout=60) as response:
+                    response.read()
+                ends[path] = "whole"
+            except httpx.RemoteProtocolError:  # it is asked for again
+                ends[path] = "cut"
+
+        threads = [
+            threading.Thread(target=follow, args=args)
+            for args in (("GET", "events", None), ("POST", "turns", {"text": "hello"}))
+        ]
+        for thread in threads:
+            thread.start()
+        assert begun.wait(10)
+        server.run(server.service.dispatcher.stop(0.01))
+        for thread in threads:
+            thread.join(10)
+        assert ends == {"events": "whole", "turns": "cut"}
 
 
 async def test_a_connection_that_breaks_is_made_again_and_the_turn_is_one(home: Served) -> None:

@@ -210,7 +210,7 @@ async def test_an_answer_that_has_begun_is_cut_off_when_the_server_stops(live: S
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b" ", "more_body": True})
-        raise RuntimeError("the response has started") from Stopping("the server stops")
+        raise RuntimeError("the response has started") from Stopping()
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b""}

@@ -176,6 +176,7 @@ def test_what_takes_longer_than_the_grace_goes_on_later() -> None:
             assert (status, headers["retry-after"]) == (503, "5")
             assert "the server stops; the message is saved" in value["detail"]
             assert answers[f"{kind} stream"][0] == 200
+        assert "the server stops; the message is saved" in str(answers["letta stream"][1])
         runs = live.read(lambda tx: [r.status for r in tx.open_runs(agent)])
         assert sorted(runs) == ["created"] * 3 + ["running"]
 

@@ -68,8 +68,9 @@ class Agent:
         With `until` it ends behind that input's turn, and leaves what came later to whoever sent it.
         """
         async with self._held() as lease:
-            turn = await self._open(locked=True, lease=lease)
+            turn = await self._open(lease=lease)
             count, answered = 0, None
+            self._cancel_begun(turn, until)
             try:
                 while not isinstance(action := next_action(turn.state, turn.room()), Idle):
                     count = 0 if isinstance(action, Begin) else count
@@ -78,8 +79,7 @@ class Agent:
                             yield replace(event, run_id=event.run_id or turn.run.id, seq=count)
                             count += 1
                             answered = event.inbox_id if isinstance(event, TurnEnded) else None
-                    if self._cancel_next and isinstance(action, Begin) and until in (None, action.item):
-                        turn.cancel()
+                    self._cancel_begun(turn, until)
                     if until is not None and answered == until.id:
                         return
                     if turn.stale:
@@ -130,8 +130,8 @@ class Agent:
         given = [Input(i) if isinstance(i, str) else i for i in inputs]
         if not any(i.text.strip() for i in given):
             raise UsageError("the message is empty; write something")
-        turn = self._turn or await self._open()
-        if turn.misfit() and (misfit := (await self._open()).misfit()):  # as it is now: a person may have cut it
+        turn = self._turn or await self._seen()
+        if turn.misfit() and (misfit := (await self._seen()).misfit()):  # as it is now: a person may have cut it
             raise UsageError(misfit)
         now, otid = self.parts.clock.now(), otid and clean_text(otid)
         digest = hashlib.sha256(json.dumps([list(vars(i).values()) for i in given]).encode()).hexdigest()
@@ -176,8 +176,8 @@ class Agent:
 
     async def give_up(self, error: str) -> AsyncGenerator[Event, None]:
         """End the unfinished turn as failed; its input can be sent again by its `otid`."""
-        async with self._held():
-            turn = await self._open(locked=True)
+        async with self._held() as lease:
+            turn = await self._open(lease=lease)
             if turn.state.run is not None:
                 async for event in end(turn, End("llm_error", error)):
                     yield replace(event, run_id=event.run_id or turn.run.id)
@@ -192,6 +192,13 @@ class Agent:
         self._cancel_next = self._turn is None or self._turn.state.run is None
         if self._turn is not None:
             self._turn.cancel()
+
+    def _cancel_begun(self, turn: Turn, until: InboxItem | None) -> None:
+        """Stop a turn, of `until` where it is given, for which `cancel` came too early; those behind it go on."""
+        run = turn.state.run
+        if self._cancel_next and run is not None and (until is None or until.id == run.inbox_id):
+            self._cancel_next = False
+            turn.cancel()
 
     @property
     def outdated(self) -> bool:
@@ -223,7 +230,7 @@ class Agent:
     async def compact(self) -> AsyncGenerator[Event, None]:
         """Page out now: all but the newest exchange. Nothing happens while a turn is unfinished."""
         async with self._held() as lease:
-            turn = await self._open(locked=True, lease=lease)
+            turn = await self._open(lease=lease)
             evicted = pager.before_newest_exchange(turn.state.queue)
             if turn.state.run is None and evicted:
                 async for event in page_out(turn, PageOut(tuple(evicted), saving_step="not asked")):
@@ -231,8 +238,8 @@ class Agent:
 
     async def new_conversation(self) -> None:
         """Empty the message queue and the summary; memory stays, and every message can still be found."""
-        async with self._lock(self.id) as lease:
-            turn = await self._open(locked=True, lease=lease)
+        async with self._held() as lease:
+            turn = await self._open(lease=lease)
             agent = turn.state.agent
 
             def work(tx: Any) -> None:
@@ -248,34 +255,40 @@ class Agent:
 
     async def state(self) -> AgentState:
         """The saved state, read anew."""
-        turn = await self._open()
-        return turn.state
+        return (await self._seen()).state
 
     async def turn(self) -> Turn:
         """The state with its measures, for views."""
-        return await self._open()
+        return await self._seen()
 
-    async def _open(self, *, locked: bool = False, lease: int | None = None) -> Turn:
-        """The agent's state in memory, read anew when somebody else changed it.
-
-        What a running turn holds is its own to renew; but who has just got the lock must see how far
-        another process went with that turn.
-        """
-        agent_id, now = self.id, self.parts.clock.now()
+    async def _open(self, *, lease: int | None) -> Turn:
+        """The agent's state for who has just got its lock, read anew when somebody else changed it."""
         if self._turn is None:
-            # a model's window may take seconds to find out: not on the event loop
-            believed = (await asyncio.to_thread(fit_window, self.parts, None)).tokens
-
-            def work(tx: Any) -> tuple[AgentState, int | None]:
-                return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name, believed)
-
-            state, learned = await self.parts.store.read(work)
-            self._turn = Turn(self.parts, state, learned, self._trace)
-        elif locked or self._turn.state.run is None:
+            self._turn = await self._loaded()
+        else:
             await self._turn.refresh()
-        if locked:
-            self._turn.lease = lease
+        self._turn.lease = lease
         return self._turn
+
+    async def _seen(self) -> Turn:
+        """The same for who only looks. What a running turn holds is its own to renew, and nobody else's to replace."""
+        turn = self._turn
+        if turn is None or (not self.busy and await turn.outdated()):
+            turn = await self._loaded()
+            if not self.busy:
+                self._turn = turn
+        return turn
+
+    async def _loaded(self) -> Turn:
+        agent_id, now = self.id, self.parts.clock.now()
+        # a model's window may take seconds to find out: not on the event loop
+        believed = (await asyncio.to_thread(fit_window, self.parts, None)).tokens
+
+        def work(tx: Any) -> tuple[AgentState, int | None]:
+            return load_state(tx, agent_id, now), tx.learned_window(self.parts.llm.name, believed)
+
+        state, learned = await self.parts.store.read(work)
+        return Turn(self.parts, state, learned, self._trace)
 
 
 def _fixed(record: AgentRecord) -> tuple[object, ...]:

@@ -202,14 +202,15 @@ class Dispatcher:
                 tx.cancel_run(run, now)
             return asked, [r.id for r in waiting]
 
-        agent = await self.runtime.agent_of(agent_id)
         asked, stopped = await self.runtime.store.write(work)
-        turn = await agent.state()
-        if turn.run is not None and turn.run.id in asked and (agent.busy or self._relay is not None):
-            agent.cancel()
+        running = self.runtime.running(agent_id)
+        run = (await (running or await self.runtime.agent_of(agent_id)).state()).run
+        if run is not None and run.id in asked and (running is not None or self._relay is not None):
+            if running is not None:
+                running.cancel()
             if self._relay is not None:
                 self._relay.tell(agent_id, None)
-            stopped.append(turn.run.id)
+            stopped.append(run.id)
         for run_id in stopped:
             self.feeds.look_again(run_id)
         return {run_id: "cancelled" if run_id in stopped else "failed" for run_id in asked}
@@ -232,10 +233,10 @@ class Dispatcher:
                 saved = feed.saved  # what happens while the database is read must not be waited for
                 result = feed.result or await self._saved_result(item)
                 left = 10.0 if end is None else end - time.monotonic()
+                if result is None and self.stopped:
+                    raise Stopping
                 if result is not None or left <= 0:
                     return result
-                if self.stopped:
-                    raise Stopping("the server stops; the message is saved and is answered once it has started again")
                 await self._next(feed, saved, self.patience(item.agent_id, min(10.0, left)))
 
     async def _saved_result(self, item: InboxItem) -> TurnResult | None:
@@ -264,8 +265,8 @@ class Dispatcher:
         """What another process tells of a turn, or that it wants one cancelled."""
         if event is not None:
             self.feeds.hear(agent_id, event)
-        elif agent_id in self._drains:
-            self.runtime.cancel(agent_id)
+        elif running := self.runtime.running(agent_id):
+            running.cancel()
 
     # turns
 

@@ -96,6 +96,9 @@ class ContextOverflow(ProviderError):
 class Stopping(AgentOSError):
     """This process ends before the turn does; the input is saved, and the turn goes on at the next start."""
 
+    def __init__(self) -> None:
+        super().__init__("the server stops; the message is saved and is answered once it has started again")
+
 
 class IndexUnavailable(AgentOSError):
     """The vector index is down, rebuilding, or owned by another process."""

@@ -151,11 +151,15 @@ class Feeds:
         self._tell_listeners(agent_id, event)
         if feed := self._feeds.get(event.run_id):
             feed.take(event)
+            if isinstance(event, TurnEnded) or not feed.followers:  # they may have left in the middle of a message
+                del self._feeds[event.run_id]
 
     def look_again(self, run_id: str | None = None) -> None:
-        """Whoever follows this run, or any, is to look at what is saved."""
+        """Whoever follows this run, or any and any agent, is to look at what is saved."""
         for feed in list(self._feeds.values()) if run_id is None else filter(None, [self._feeds.get(run_id)]):
             feed.take(Saved())
+        for agent_id in self._listeners if run_id is None else ():
+            self._tell_listeners(agent_id, Saved())
 
     def _tell_listeners(self, agent_id: str, event: Event) -> None:
         for queue in self._listeners.get(agent_id, ()):

@@ -255,11 +255,9 @@ class Runtime:
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
         )  # fmt: skip
 
-    def cancel(self, agent_id: str) -> None:
-        """Stop the agent's turn, if it runs in this process."""
-        for key, agent in self._agents.items():
-            if key[0] == agent_id:
-                agent.cancel()
+    def running(self, agent_id: str) -> Agent | None:
+        """The object whose turn runs here, also where its model, tools or system text were changed since."""
+        return next((agent for key, agent in self._agents.items() if key[0] == agent_id and agent.busy), None)
 
     def _forget_idle(self) -> None:
         """Let go of the agents used longest ago: what they hold is saved, and read again when they are asked for."""
@@ -400,6 +398,8 @@ class Runtime:
             await self.store.write(work)
         for key in [key for key in self._agents if key[0] == agent_id]:
             del self._agents[key]
+        self._locks.pop(agent_id, None)
+        (self.home / "locks" / f"{agent_id}.lock").unlink(missing_ok=True)
         if self.settings.chroma_url or (self.home / "chroma").exists():
             with suppress(IndexUnavailable):  # what is left there the next reindex prunes
                 await self.index.drop(agent_id)

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -18,11 +18,36 @@ from agentos.state import Schedule
 _FARTHEST = timedelta(days=365 * 100)
 
 
+class _MachineZone(tzinfo):
+    """The machine's time zone with its rules of summer time; `astimezone()` gives an offset that never changes."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta | None:
+        """By the rules in force then."""
+        return None if when is None else when.replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, when: datetime | None) -> timedelta | None:
+        """Not told apart from the offset."""
+        return None
+
+    def tzname(self, when: datetime | None) -> str | None:
+        """As the machine calls it."""
+        return None if when is None else when.replace(tzinfo=None).astimezone().tzname()
+
+    def fromutc(self, when: datetime) -> datetime:
+        """Local time; of an hour that comes twice, which of the two."""
+        local = when.replace(tzinfo=UTC).astimezone()
+        wall = local.replace(tzinfo=self, fold=0)
+        return wall if wall.utcoffset() == local.utcoffset() else wall.replace(fold=1)
+
+
 def next_time(cron: str, zone: str, after: datetime) -> datetime:
-    """The first time after `after` that `cron` names in the time zone `zone`; `UsageError` when there is none."""
+    """The first time after `after` that `cron` names in the time zone `zone`, in UTC; `UsageError` when there is none.
+
+    Without a zone it is the machine's, by the rules of summer time in force then.
+    """
     try:
-        local = after.astimezone(ZoneInfo(zone)) if zone else after.astimezone()
-        return next(CronSim(cron, local))
+        local = after.astimezone(ZoneInfo(zone) if zone else _MachineZone())
+        return next(CronSim(cron, local)).astimezone(UTC)
     except CronSimError as error:
         raise UsageError(
             f"{cron!r} is no cron expression: {error}; it has five fields, such as `0 9 * * 1-5` (minute, hour, day of "

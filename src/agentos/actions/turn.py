@@ -243,6 +243,7 @@ class Turn:
         """Read the state anew."""
         agent_id, now = self.state.agent.id, self.parts.clock.now()
         self.state = self._limited(await self.parts.store.read(lambda tx: load_state(tx, agent_id, now)))
+        self.counter.forget_all_but(self.state.queue)
         self.stale = False
 
     def _limited(self, state: AgentState) -> AgentState:
@@ -250,6 +251,13 @@ class Turn:
         limits = self.parts.limits.over(state.agent.limits).over(self.parts.default_limits)
         state.agent = replace(state.agent, limits=limits)
         return state
+
+    async def outdated(self) -> bool:
+        """Whether the agent was changed since its state was read."""
+        agent_id = self.state.agent.id
+        return self.stale or self.state.agent.version != await self.parts.store.read(
+            lambda tx: tx.agent_version(agent_id)
+        )
 
     async def refresh(self) -> None:
         """See what came from elsewhere: waiting input and due timers, and the whole state where it was changed."""

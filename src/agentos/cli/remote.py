@@ -54,12 +54,11 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
             used = max(agents, key=lambda a: a["last_used_at"] or a["created_at"], default=None)
             name = used["name"] if used else name
         talk = RemoteTalk(server, await _agent(server, name, chosen))
-        listening = asyncio.create_task(talk.listen())
+        talk.listen()
         try:
             yield talk
         finally:
-            listening.cancel()
-            await asyncio.wait([listening])
+            await talk.close()
 
 
 async def _agent(server: "_Server", name: str, chosen: "Chosen") -> Json:
@@ -158,6 +157,7 @@ class RemoteTalk:
         self._own_runs: set[str] = set()
         self._others: dict[str, list[Event]] = {}
         """Events of turns that nobody asked for here, by run."""
+        self._listening: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[Any] | None = None
 
     @property
@@ -196,14 +196,26 @@ class RemoteTalk:
                 yield Retry(f"the connection to {self._server.url} broke", attempt, _AGAIN_SECONDS)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def listen(self) -> None:
-        """Gather what the agent does unasked, for as long as the talk lasts."""
+    def listen(self) -> None:
+        """Begin to gather what this agent does unasked, and no longer what another does; `close` ends it."""
+        if self._listening is not None:
+            self._listening.cancel()
+        self._others = {}
+        self._listening = asyncio.create_task(self._listen(self._path, self._others))
+
+    async def _listen(self, path: str, others: dict[str, list[Event]]) -> None:
         while True:
             with suppress(httpx.HTTPError, UsageError, ConfigError, ValueError):
-                async with self._server.events("GET", f"{self._path}/events") as events:
+                async with self._server.events("GET", f"{path}/events") as events:
                     async for event in events:
-                        self._others.setdefault(event.run_id, []).append(event)
+                        others.setdefault(event.run_id, []).append(event)
             await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+
+    async def close(self) -> None:
+        """Let go of the server."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
 
     async def news(self, *, unfinished: bool = False) -> AsyncGenerator[Event, None] | None:
         """A turn that ended and that nobody asked for here."""
@@ -275,6 +287,7 @@ class RemoteTalk:
         """Another agent of the server."""
         self._agent = await self._server.get(_path(name))
         self._path = _path(self._agent["id"])
+        self.listen()
 
 
 async def _replayed(events: list[Event]) -> AsyncGenerator[Event, None]:

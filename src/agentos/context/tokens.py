@@ -28,6 +28,11 @@ class TokenCounter:
         self._by_message[message.id] = tokens
         return tokens
 
+    def forget_all_but(self, messages: Iterable[Message]) -> None:
+        """Remember these messages alone: who lives long must not remember all that ever was said."""
+        ids = {m.id for m in messages}
+        self._by_message = {i: tokens for i, tokens in self._by_message.items() if i in ids}
+
     def messages(self, messages: Iterable[Message]) -> int:
         """Tokens of several messages."""
         return sum(self.message(m) for m in messages)

@@ -23,11 +23,12 @@ def log_to(stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _where,
     ]
-    people = stream.isatty()
-    last: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer(ensure_ascii=True)
+    rendered: list[Any] = [structlog.processors.JSONRenderer(ensure_ascii=True)]
+    if stream.isatty():
+        rendered = [_printable, structlog.dev.ConsoleRenderer()]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
-        ProcessorFormatter(foreign_pre_chain=shared, processors=[ProcessorFormatter.remove_processors_meta, last])
+        ProcessorFormatter(foreign_pre_chain=shared, processors=[ProcessorFormatter.remove_processors_meta, *rendered])
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -35,6 +36,14 @@ def log_to(stream: TextIO | None = None) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("dbos").addHandler(logging.NullHandler())  # without one it makes its own, past ours
+
+
+def _printable(_logger: object, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """What a client wrote must not steer the terminal of whoever reads the log."""
+    return {
+        name: "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value) if isinstance(value, str) else value
+        for name, value in line.items()
+    }
 
 
 def _where(_logger: object, _method: str, line: dict[str, Any]) -> dict[str, Any]:

@@ -7,25 +7,24 @@ whose text says so; `agentos` beside it holds the run, the stop reason and the e
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentos.errors import AgentOSError, NotFound, UsageError
+from agentos.errors import AgentOSError, NotFound, Stopping, UsageError
 from agentos.messages import Input, Reply, Usage, clean_text
 from agentos.protocols import LLM, LLMRequest
 from agentos.server.letta.turns import stream_run
-from agentos.server.replies import answer, dumps
+from agentos.server.replies import answer, dumps, event_stream, patient, sse
 from agentos.server.service import Service, Serving
 from agentos.state import AgentRecord, InboxItem
 
 router = APIRouter(tags=["openai"])
 Json = dict[str, Any]
 _PLAIN = "plain/"
-_KEEP_ALIVE_SECONDS = 20.0
+_MOST_MESSAGES = 10_000
 _CUT = {"max_steps": "length", "budget": "length"}
 
 
@@ -70,7 +69,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     model: str = Field(max_length=200)
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
@@ -122,18 +121,14 @@ class _Answer:
 
     def usage(self, usage: Usage) -> bytes:
         """What it used, behind the last piece."""
-        return _sse(self._head("chat.completion.chunk") | {"choices": [], "usage": _usage(usage)})
+        return sse(self._head("chat.completion.chunk") | {"choices": [], "usage": _usage(usage)})
 
     def _event(self, delta: Json, finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return _sse(self._head("chat.completion.chunk") | {"choices": [choice], **more})
+        return sse(self._head("chat.completion.chunk") | {"choices": [choice], **more})
 
     def _head(self, kind: str) -> Json:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
-
-
-def _sse(value: Json) -> bytes:
-    return b"data: " + dumps(value) + b"\n\n"
 
 
 def _usage(usage: Usage) -> Json:
@@ -193,34 +188,20 @@ async def create_completion(
         llm = serving.runtime.llm(agent.model)
         request = body.plain(llm)
         if body.stream:
-            return _stream(_plain_pieces(made, llm, request, counted))
+            return event_stream(_plain_pieces(made, llm, request, counted))
         text, usage, error = await _plain_reply(llm, request)
         return answer(made.whole(text, usage, "end_turn" if error is None else "llm_error", error, None))
     repeated = x_stainless_retry_count > 0
     said = [body.said()]
     item = await serving.dispatcher.accept(agent.id, said, otid=idempotency_key or None, repeated=repeated)
     if body.stream:
-        return _stream(_turn_pieces(made, serving, item, counted))
-    whole = _whole_turn(made, serving, item)
-    first = await anext(whole)
-    if first != b" ":
-        return Response(first, media_type="application/json")
-    return StreamingResponse(_chain(first, whole), media_type="application/json")
-
-
-def _stream(pieces: AsyncGenerator[bytes, None]) -> Response:
-    return StreamingResponse(pieces, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
-
-async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    yield first
-    async for piece in rest:
-        yield piece
+        return event_stream(_turn_pieces(made, serving, item, counted))
+    return await patient(_whole_turn(made, serving, item))
 
 
 async def _whole_turn(made: _Answer, service: Service, item: InboxItem) -> AsyncGenerator[bytes, None]:
     """The completion; spaces before it, where it takes long, keep its client waiting."""
-    while (result := await service.dispatcher.result(item, _KEEP_ALIVE_SECONDS)) is None:
+    while (result := await service.dispatcher.result(item, service.keep_alive_seconds)) is None:
         yield b" "
     yield dumps(made.whole(result.reply, result.usage, result.stop_reason, result.error, result.run_id))
 
@@ -230,16 +211,17 @@ async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted
     run = await service.store.read(lambda tx: tx.run(item.run_id))
     yield made.piece("", first=True)
     speaking: str | None = None
-    async with aclosing(stream_run(service, run, tokens=True, kinds={"assistant_message"})) as values:
-        async for value in values:
-            if value is None or value["message_type"] == "ping":
-                yield b": still at work\n\n"
-            elif value["message_type"] == "assistant_message":
-                apart = "\n\n" if speaking not in (None, value["id"]) else ""
-                speaking = value["id"]
-                yield made.piece(apart + value["content"])
+    with suppress(Stopping):  # the turn goes on at the next start
+        async with aclosing(stream_run(service, run, tokens=True, kinds={"assistant_message"})) as values:
+            async for value in values:
+                if value is None or value["message_type"] == "ping":
+                    yield b": still at work\n\n"
+                elif value["message_type"] == "assistant_message":
+                    apart = "\n\n" if speaking not in (None, value["id"]) else ""
+                    speaking = value["id"]
+                    yield made.piece(apart + value["content"])
     run = await service.store.read(lambda tx: tx.run(item.run_id))
-    if run.stop_reason is None:  # the server stops: the turn goes on at its next start
+    if run.stop_reason is None:
         return
     if run.stop_reason == "llm_error":
         yield made.piece(("\n\n" if speaking else "") + f"[error: {run.error}]")

@@ -7,20 +7,18 @@ from contextlib import ExitStack, aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
 from agentos.errors import NotFound
-from agentos.events import Event, TurnEnded
-from agentos.server.replies import answer, dumps
+from agentos.events import Event, Saved, TurnEnded
+from agentos.server.replies import answer, event_stream, sse
 from agentos.server.service import Service, Serving
 from agentos.state import AgentRecord, InboxItem
 from agentos.talk import HomeTalk
 
 router = APIRouter(prefix="/agentos/v1", tags=["agentos"])
 Json = dict[str, Any]
-_PING_SECONDS = 15.0
 
 
 async def _record(service: Service, agent: str) -> AgentRecord:
@@ -34,7 +32,7 @@ async def _record(service: Service, agent: str) -> AgentRecord:
 
 async def _talk(service: Service, agent: str) -> HomeTalk:
     record = await _record(service, agent)
-    return HomeTalk(service.runtime, record.name, service.runtime.attach(record))
+    return HomeTalk(service.runtime, record.name, await service.runtime.agent_of(record.id))
 
 
 async def _details(service: Service, record: AgentRecord) -> Json:
@@ -165,9 +163,11 @@ async def _turn(
     """The events of an input's turn and of what is due before it."""
     with listening:
         while True:
-            event = await _next(queue, service.dispatcher.patience(item.agent_id, _PING_SECONDS))
-            if event is None and (result := await service.dispatcher.result(item, 0.0)) is not None:
-                event = TurnEnded(result, item.id, run_id=result.run_id)  # run by another process, or long ago
+            event = await _next(queue, service.dispatcher.patience(item.agent_id, service.keep_alive_seconds))
+            if event is None or isinstance(event, Saved):
+                result = await service.dispatcher.result(item, 0.0)
+                if result is not None:  # run by another process, or long ago
+                    event = TurnEnded(result, item.id, run_id=result.run_id)
             yield event
             if isinstance(event, TurnEnded) and event.inbox_id == item.id:
                 return
@@ -189,8 +189,8 @@ async def events(agent: str, serving: Serving) -> Response:
 
     async def follow() -> AsyncGenerator[Event | None, None]:
         with serving.dispatcher.feeds.listen(record.id) as queue:
-            while not serving.dispatcher.stopping:
-                yield await _next(queue, _PING_SECONDS)
+            while not serving.dispatcher.stopped:
+                yield await _next(queue, serving.keep_alive_seconds)
 
     return _stream(follow())
 
@@ -202,7 +202,7 @@ async def compact(agent: str, serving: Serving) -> Response:
 
 
 def _stream(source: AsyncGenerator[Event | None, None] | AsyncGenerator[Event, None]) -> Response:
-    return StreamingResponse(_sse(source), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return event_stream(_sse(source))
 
 
 async def _sse(
@@ -212,4 +212,4 @@ async def _sse(
     yield b": begin\n\n"
     async with aclosing(source):
         async for event in source:
-            yield b": still there\n\n" if event is None else b"data: " + dumps(event.as_json()) + b"\n\n"
+            yield b": still there\n\n" if event is None else sse(event.as_json())

@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from agentos.errors import (
@@ -47,6 +49,35 @@ def dumps(value: Any) -> bytes:
         return json.dumps(value, default=_plain, ensure_ascii=False).encode("utf-8", "replace")
 
 
+async def patient(parts: AsyncGenerator[bytes, None]) -> Response:
+    """A JSON answer; where its first part is a space, it takes long, and spaces keep its client waiting."""
+    first = await anext(parts)
+    if first != b" ":
+        return Response(first, media_type="application/json")
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield first
+        async for part in parts:
+            yield part
+
+    return StreamingResponse(whole(), media_type="application/json")
+
+
+def event_stream(events: AsyncGenerator[bytes, None]) -> Response:
+    """Server-sent events, each made by `sse`, or comments."""
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def sse(value: Any) -> bytes:
+    """`value` as a server-sent event."""
+    data = dumps(value)
+    for mark, escaped in _LINE_ENDS.items():
+        data = data.replace(mark, escaped)
+    return b"data: " + data + b"\n\n"
+
+
+_LINE_ENDS = {mark.encode(): b"\\u%04x" % ord(mark) for mark in "\x85\u2028\u2029"}
+"""What many a client's line reader takes for the end of a line, and JSON does not escape."""
 _OPENAI = ("/openai/v1/", "/v1/chat/completions", "/v1/models")
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -94,6 +125,11 @@ def add_error_handlers(app: FastAPI) -> None:
         if status == 409 and not isinstance(error, AgentBusy):
             response.headers["x-should-retry"] = "false"  # the same again would be refused again
         return response
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def unencodable(request: Request, error: UnicodeEncodeError) -> Response:
+        detail = f"{error.object[error.start]!r} is half a character; send text that UTF-8 can hold"
+        return answer(problem(request.scope["path"], 400, detail), 400)
 
     @app.exception_handler(Unsupported)
     async def unsupported(request: Request, error: Unsupported) -> Response:

@@ -8,6 +8,7 @@ from pydantic import Field
 from agentos import curate
 from agentos.errors import NotFound
 from agentos.messages import Block, Cause
+from agentos.server.letta import agents
 from agentos.server.letta.agent_state import AgentQuery, agent_answer, agent_values
 from agentos.server.letta.fields import Json, Label, Limit, Object, Request, Tags, Text
 from agentos.server.letta.paging import Page, Paged
@@ -19,16 +20,10 @@ router = APIRouter(tags=["blocks"])
 _Count = Annotated[int, Field(ge=0, le=2**31)]
 
 
-class NewBlock(Request):
-    """A block."""
+class NewBlock(agents.NewBlock):
+    """A block, whose value must be said."""
 
-    label: Label
     value: Text
-    limit: Limit = 100_000
-    description: Text | None = None
-    read_only: bool = False
-    tags: Tags | None = None
-    metadata: Object | None = None
 
 
 class BlockChange(Request):
@@ -73,12 +68,7 @@ class BlockQuery(Page):
 @router.post("/blocks")
 async def create_block(body: NewBlock, serving: Serving) -> Response:
     """A block that no agent has yet."""
-    block = curate.fitting(
-        Block(
-            body.label, body.value, body.limit, body.description or "", body.read_only,
-            tags=tuple(body.tags or ()), meta=body.metadata or {},
-        )
-    )  # fmt: skip
+    block = body.block
     return answer(block_value(await serving.store.write(lambda tx: tx.add_block(block, Cause("", "user")))))
 
 

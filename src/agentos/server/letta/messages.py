@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.agent import Agent
@@ -15,10 +14,11 @@ from agentos.messages import Input, Message, clean_text
 from agentos.protocols import SearchQuery
 from agentos.server.letta import render
 from agentos.server.letta.agent_state import agent_answer
+from agentos.server.letta.fields import MOST_LISTED
 from agentos.server.letta.paging import Page
 from agentos.server.letta.searching import moment, search_agents
-from agentos.server.letta.turns import sse, stream_run, whole_answer
-from agentos.server.replies import Unsupported, answer, stamp
+from agentos.server.letta.turns import events, stream_run, whole_answer
+from agentos.server.replies import Unsupported, answer, event_stream, patient, stamp
 from agentos.server.service import Service, Serving, existing_agent
 from agentos.state import InboxItem, RunRecord
 from agentos.store.history import Part
@@ -52,7 +52,7 @@ class TurnRequest(BaseModel):
     """Input for one turn: `messages`, or `input` as text."""
 
     model_config = ConfigDict(extra="ignore")
-    messages: list[TurnMessage] | None = None
+    messages: list[TurnMessage] | None = Field(None, max_length=MOST_LISTED)
     input: str | list[ContentPart] | None = None
     streaming: bool = False
     stream_tokens: bool = False
@@ -118,7 +118,7 @@ async def streamed(service: Service, item: InboxItem, body: TurnRequest) -> Resp
     """The turn of an accepted input as a stream."""
     run = await run_of(service, item.run_id)
     values = stream_run(service, run, tokens=body.stream_tokens, pings=body.include_pings, kinds=body.kinds)
-    return StreamingResponse(sse(values), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return event_stream(events(values))
 
 
 @router.post("/messages")
@@ -127,17 +127,7 @@ async def create_message(agent_id: str, body: TurnRequest, serving: Serving, x_r
     item = await accept(serving, agent_id, body, x_retries)
     if body.streaming:
         return await streamed(serving, item, body)
-    whole = whole_answer(serving, item, body.kinds)
-    first = await anext(whole)
-    if first != b" ":
-        return Response(first, media_type="application/json")
-
-    async def rest() -> Any:
-        yield first
-        async for part in whole:
-            yield part
-
-    return StreamingResponse(rest(), media_type="application/json")
+    return await patient(whole_answer(serving, item, body.kinds))
 
 
 @router.post("/messages/stream")
@@ -279,10 +269,9 @@ async def compact(agent_id: str, serving: Serving) -> Response:
 
 async def idle_agent(service: Service, agent_id: str) -> Agent:
     """An agent that runs no turn; `AgentBusy` when its turns take longer than a client waits."""
-    agent = await service.runtime.agent_of(agent_id)
     for _ in range(int(_IDLE_SECONDS / 0.05)):
-        if not agent.busy:
-            return agent
+        if service.runtime.running(agent_id) is None:
+            return await service.runtime.agent_of(agent_id)
         await asyncio.sleep(0.05)
     raise AgentBusy(f"turns of this agent have been running for {_IDLE_SECONDS:.0f} s; cancel them, or try again later")
 

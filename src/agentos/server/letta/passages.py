@@ -19,13 +19,14 @@ from agentos.server.service import Serving, existing_agent
 
 router = APIRouter(prefix="/agents/{agent_id}/archival-memory", tags=["archival memory"])
 everywhere = APIRouter(prefix="/passages", tags=["archival memory"])
+_MOST_CHARACTERS = 1_000_000
 _ID = re.compile(r"passage-(\d{1,18})", re.ASCII)
 
 
 class NewPassage(BaseModel):
     """A text to store."""
 
-    text: str
+    text: str = Field(max_length=_MOST_CHARACTERS)
     tags: list[str] | None = None
     created_at: str | None = Field(None, max_length=100)
 

@@ -3,7 +3,6 @@
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from agentos.errors import NotFound
@@ -12,8 +11,8 @@ from agentos.server.letta import render
 from agentos.server.letta.messages import existing_message, only_conversation
 from agentos.server.letta.paging import Page, Paged, slice_of
 from agentos.server.letta.steps import step_page
-from agentos.server.letta.turns import sse, stream_run
-from agentos.server.replies import answer, stamp
+from agentos.server.letta.turns import events, stream_run
+from agentos.server.replies import answer, event_stream, stamp
 from agentos.server.service import Service, Serving
 from agentos.state import OPEN, RunRecord, StepRecord
 
@@ -139,7 +138,7 @@ async def stream_again(service: Service, run_id: str, body: StreamRequest) -> Re
     """A run's stream from a place on."""
     run = await _run(service, run_id)
     values = stream_run(service, run, tokens=True, pings=body.include_pings, after=body.starting_after)
-    return StreamingResponse(sse(values), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return event_stream(events(values))
 
 
 async def _run(service: Service, run_id: str) -> RunRecord:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from agentos.errors import NotFound, UsageError
 from agentos.schedules import add_schedule
+from agentos.server.letta.fields import MOST_LISTED
 from agentos.server.letta.messages import TurnMessage, input_of
 from agentos.server.letta.paging import slice_of
 from agentos.server.replies import Unsupported, answer, stamp
@@ -48,7 +49,7 @@ class Recurring(BaseModel):
 class NewSchedule(BaseModel):
     """What to send, and when."""
 
-    messages: list[TurnMessage] = Field(min_length=1)
+    messages: list[TurnMessage] = Field(min_length=1, max_length=MOST_LISTED)
     schedule: Recurring | Once
     callback_url: str | None = None
 

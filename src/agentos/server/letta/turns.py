@@ -4,12 +4,12 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from agentos.errors import AgentOSError
+from agentos.errors import AgentOSError, Stopping
 from agentos.events import TurnResult
 from agentos.feeds import Feed
 from agentos.messages import Message
 from agentos.server.letta import render
-from agentos.server.replies import dumps, stamp
+from agentos.server.replies import dumps, sse, stamp
 from agentos.server.service import Service
 from agentos.state import OPEN, InboxItem, RunRecord
 
@@ -42,7 +42,8 @@ async def stream_run(
     """What a run says and does behind `after` (a `seq_id`), as it happens, until its end; None keeps a client waiting.
 
     Everything but the message being written is read from the database: a stream can begin at any time,
-    in any process, and a client that reads slowly gets larger pieces later.
+    in any process, and a client that reads slowly gets larger pieces later. `Stopping` when this process
+    ends before the run.
     """
     place, position = render.read_seq_id(after) if after else (0, -1)
     quiet_since = time.monotonic()
@@ -71,8 +72,10 @@ async def stream_run(
                 if kinds is None or value is None or value["message_type"] in (*kinds, *_ALWAYS):
                     quiet_since = time.monotonic()
                     yield value
-            if ended or service.dispatcher.stopped:  # what is missing can be streamed once it has started again
+            if ended:
                 return
+            if service.dispatcher.stopped:  # what is missing can be streamed once it has started again
+                raise Stopping
             if not values and seen == feed.saved:  # else more came meanwhile
                 left = quiet_since + service.keep_alive_seconds - time.monotonic()
                 if not await feed.changed(service.dispatcher.patience(run.agent_id, max(0.0, left))):
@@ -91,13 +94,13 @@ def _pieces(feed: Feed, position: int) -> list[tuple[str, int]]:
     return pieces
 
 
-async def sse(values: AsyncGenerator[Json | None, None]) -> AsyncGenerator[bytes, None]:
+async def events(values: AsyncGenerator[Json | None, None]) -> AsyncGenerator[bytes, None]:
     """Values as server-sent events, `[DONE]` last. A client that leaves ends this, and no turn."""
     try:
         async for value in values:
-            yield b": waiting\n\n" if value is None else b"data: " + dumps(value) + b"\n\n"
+            yield b": waiting\n\n" if value is None else sse(value)
     except AgentOSError as error:
-        yield b"data: " + dumps(_error_value(None, "server_error", str(error))) + b"\n\n"
+        yield sse(_error_value(None, "server_error", str(error)))
     finally:
         await values.aclose()
     yield b"data: [DONE]\n\n"
