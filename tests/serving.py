@@ -163,7 +163,8 @@ class Process:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log, which is JSON throughout."""
-        return [json.loads(line) for line in self.errors.splitlines()]
+        # where the disk was full, a line that broke off stands in front of the next
+        return [json.loads(line[line.rfind('{"event"') :]) for line in self.errors.splitlines()]
 
 
 def model_at(url: str) -> dict[str, str]:

@@ -135,7 +135,11 @@ def test_a_first_chat_and_one_that_remembers_it(tmp_path: Path) -> None:
         assert "Hopper" in shown.split("name?")[1]
         chat.wait("default · offline · context ")
 
-        chat.type("/mem", TAB, " hu", TAB, ENTER)
+        chat.type("/mem", TAB)
+        chat.wait("› /memory")
+        chat.type(" hu", TAB)
+        chat.wait("› /memory human")
+        chat.type(ENTER)
         chat.wait("of 4,000 characters")
         for command, wanted in (
             ("/context", "reserved reply"),

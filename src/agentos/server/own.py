@@ -19,6 +19,7 @@ from agentos.talk import HomeTalk
 
 router = APIRouter(prefix="/agentos/v1", tags=["agentos"])
 Json = dict[str, Any]
+_LOOK_SECONDS = 1.0
 
 
 async def _record(service: Service, agent: str) -> AgentRecord:
@@ -163,7 +164,8 @@ async def _turn(
     """The events of an input's turn and of what is due before it."""
     with listening:
         while True:
-            event = await _next(queue, service.dispatcher.patience(item.agent_id, service.keep_alive_seconds))
+            # not for long: the turn may have ended before anybody listened, as one that is sent again has
+            event = await _next(queue, service.dispatcher.patience(item.agent_id, _LOOK_SECONDS))
             if event is None or isinstance(event, Saved):
                 result = await service.dispatcher.result(item, 0.0)
                 if result is not None:  # run by another process, or long ago
