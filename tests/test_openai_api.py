@@ -199,7 +199,8 @@ def test_plain_is_the_model_without_its_agent(live: Served, client: openai.OpenA
     chunks = list(client.chat.completions.create(model="plain/titled", messages=user("fail"), stream=True))
     assert "provider is down" in "".join(c.choices[0].delta.content or "" for c in chunks)
     assert history(live, "titled") == []
-    assert live.read(lambda tx: tx.usage_by_day(tx.agent_named("titled").id)) == []
+    (spent,) = live.read(lambda tx: tx.usage_by_day(tx.agent_named("titled").id))
+    assert (spent["calls"], spent["prompt_tokens"] + spent["completion_tokens"]) == (2, 214), "what was paid is told"
 
 
 def test_what_is_wrong_is_said_in_both_shapes(live: Served) -> None:

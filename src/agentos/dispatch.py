@@ -342,7 +342,9 @@ class Dispatcher:
         """One turn that breaks off each time must not keep its agent from ever answering again."""
         try:
             agent = await self.runtime.agent_of(agent_id)
-            async with aclosing(agent.give_up(f"the turn broke off {_FAULTS} times: {error}")) as events:
+            told = str(error) if isinstance(error, AgentOSError) else type(error).__name__
+            why = f"the turn broke off {_FAULTS} times ({told}); the server's log says why"
+            async with aclosing(agent.give_up(why)) as events:
                 async for event in events:
                     self._publish(agent_id, event, 0.0)
             self._faults.pop(agent_id, None)

@@ -115,7 +115,8 @@ class StepRecord:
     run_id: str
     agent_id: str
     created_at: datetime
-    kind: Literal["conversation", "summary"]
+    kind: Literal["conversation", "summary", "plain"]
+    """`plain`: a call of the agent's model without the agent, for a client."""
     model: str
     usage: Usage
     estimated_tokens: int

@@ -13,6 +13,7 @@ import httpx
 
 from agentos.errors import ConfigError, ProviderError, UsageError
 from agentos.events import Event, Retry, TextDelta, TurnEnded, event_from_json
+from agentos.server.place import server_address
 from agentos.settings import home_token, load_settings
 from agentos.talk import Scope
 
@@ -34,7 +35,9 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
         raise UsageError("--max-steps is the server's to set: start it with AGENTOS_MAX_STEPS")
     url = str(chosen.server).rstrip("/")
     settings = load_settings()
-    token = settings.token or home_token(settings.home)
+    # this home's own token is for its own server alone
+    own = server_address(settings.home) == url.replace("//localhost:", "//127.0.0.1:")
+    token = settings.token or (home_token(settings.home) if own else "")
     if not token:
         raise ConfigError("the server's token is needed: set AGENTOS_TOKEN; the server's home holds it in server.token")
     if re.match(r"https?://[^/\s]{2,}", url) is None:

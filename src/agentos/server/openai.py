@@ -8,6 +8,8 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Response
@@ -15,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.errors import AgentOSError, NotFound, Stopping, UsageError
 from agentos.messages import Input, Reply, Usage, clean_text
-from agentos.protocols import LLM, LLMRequest
+from agentos.protocols import LLM, Delta, LLMRequest
 from agentos.server.letta.turns import stream_run
 from agentos.server.replies import answer, dumps, event_stream, patient, sse
 from agentos.server.service import Service, Serving
-from agentos.state import AgentRecord, InboxItem
+from agentos.state import AgentRecord, InboxItem, StepRecord
 
 router = APIRouter(tags=["openai"])
 Json = dict[str, Any]
@@ -186,10 +188,10 @@ async def create_completion(
     counted = body.stream_options is not None and body.stream_options.include_usage
     if plain:
         llm = serving.runtime.llm(agent.model)
-        request = body.plain(llm)
+        calling = _plain_call(serving, agent, llm, body.plain(llm))
         if body.stream:
-            return event_stream(_plain_pieces(made, llm, request, counted))
-        text, usage, error = await _plain_reply(llm, request)
+            return event_stream(_plain_pieces(made, calling, counted))
+        text, usage, error = await _plain_reply(calling)
         return answer(made.whole(text, usage, "end_turn" if error is None else "llm_error", error, None))
     repeated = x_stainless_retry_count > 0
     said = [body.said()]
@@ -231,33 +233,58 @@ async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted
     yield b"data: [DONE]\n\n"
 
 
-# plain calls: nothing of them is saved
+# plain calls: nothing of them is saved but what they used
 
 
-async def _plain_reply(llm: LLM, request: LLMRequest) -> tuple[str, Usage, str | None]:
+async def _plain_call(
+    service: Service, agent: AgentRecord, llm: LLM, request: LLMRequest
+) -> AsyncGenerator[str | Reply, None]:
+    """The model's text in pieces, then its whole reply, whose usage stands in the ledger by then."""
+    started, said = time.perf_counter(), False
+    async with aclosing(llm.stream(request)) as stream:
+        async for item in stream:
+            if isinstance(item, Reply):
+                reply = replace(item, usage=item.usage or _estimate(llm, request, item))
+                step = StepRecord(
+                    run_id="", agent_id=agent.id, created_at=service.runtime.clock.now(), kind="plain",
+                    model=reply.model or llm.name, usage=reply.usage or Usage(), estimated_tokens=0,
+                    expected_cached_tokens=0, cache_note="", finish_reason=reply.finish_reason,
+                    latency_ms=round(1000 * (time.perf_counter() - started)),
+                )  # fmt: skip
+                await service.store.write(partial(_add_step, step))
+                if reply.text and not said:
+                    yield reply.text
+                yield reply
+            elif isinstance(item, Delta) and item.text:
+                said = True
+                yield item.text
+
+
+async def _plain_reply(calling: AsyncGenerator[str | Reply, None]) -> tuple[str, Usage, str | None]:
     """(text, usage, what went wrong)."""
     reply = Reply()
     try:
-        async with aclosing(llm.stream(request)) as stream:
-            async for item in stream:
+        async with aclosing(calling):
+            async for item in calling:
                 reply = item if isinstance(item, Reply) else reply
     except AgentOSError as error:
         return "", Usage(), str(error)
-    return reply.text, reply.usage or _estimate(llm, request, reply), None
+    return reply.text, reply.usage or Usage(), None
 
 
-async def _plain_pieces(made: _Answer, llm: LLM, request: LLMRequest, counted: bool) -> AsyncGenerator[bytes, None]:
+async def _plain_pieces(
+    made: _Answer, calling: AsyncGenerator[str | Reply, None], counted: bool
+) -> AsyncGenerator[bytes, None]:
     said, usage, error = False, Usage(), None
     yield made.piece("", first=True)
     try:
-        async with aclosing(llm.stream(request)) as stream:
-            async for item in stream:
+        async with aclosing(calling):
+            async for item in calling:
                 if isinstance(item, Reply):
-                    usage = item.usage or _estimate(llm, request, item)
-                text = "" if isinstance(item, Reply) and said else getattr(item, "text", "")
-                said = said or bool(text)
-                if text:
-                    yield made.piece(text)
+                    usage = item.usage or usage
+                else:
+                    said = True
+                    yield made.piece(item)
     except AgentOSError as failure:
         error = str(failure)
         yield made.piece(("\n\n" if said else "") + f"[error: {error}]")
@@ -265,6 +292,10 @@ async def _plain_pieces(made: _Answer, llm: LLM, request: LLMRequest, counted: b
     if counted:
         yield made.usage(usage)
     yield b"data: [DONE]\n\n"
+
+
+def _add_step(step: StepRecord, tx: Any) -> None:
+    tx.add_step(step)
 
 
 def _estimate(llm: LLM, request: LLMRequest, reply: Reply) -> Usage:
