@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from agentos.errors import UsageError
+from agentos.errors import StoreError, UsageError
 from agentos.events import Event, Saved, TextDelta, ToolResultEvent
 from agentos.scale.engine import DbosEngine
 from agentos.scale.processes import make_dispatcher, work
@@ -60,6 +60,14 @@ async def test_wake_ups(engine: DbosEngine) -> None:
         while await engine.tidy(0.0):  # noqa: ASYNC110  # what is over is removed, however much
             await asyncio.sleep(0.01)
     assert await engine.forgotten({"agent-a"}, 60.0) == {"agent-a"}
+
+
+async def test_an_engine_without_tables_yet_says_so(engine: DbosEngine) -> None:
+    await engine.start(None, 0)  # as a server that starts before the first worker
+    with pytest.raises(StoreError, match="it is tried again"):
+        await engine.wake("agent-a", "r1")
+    with pytest.raises(StoreError, match="it is tried again"):
+        await engine.forgotten({"agent-a"}, 1.0)
 
 
 async def test_a_relay_tells_other_processes_and_not_itself(postgres: Server) -> None:

@@ -7,8 +7,8 @@ another (a queue partition each); the agent's lease sees to it even where the en
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -89,14 +89,16 @@ class DbosEngine:
             "queue_name": _QUEUE, "workflow_name": _WORKFLOW, "workflow_id": f"wake-{reason}",
             "queue_partition_key": agent_id, "app_version": _VERSION,
         }  # fmt: skip
-        await self._client.enqueue_async(options, agent_id)
+        with _told():
+            await self._client.enqueue_async(options, agent_id)
 
     async def forgotten(self, agent_ids: set[str], after_seconds: float) -> set[str]:
         """Those agents, which nobody runs, that have no wake-up left; one that a dead process began is dropped."""
         assert self._client is not None, "the engine has been started"
-        listed = await self._client.list_workflows_async(
-            queue_name=_QUEUE, status=["ENQUEUED", "PENDING"], load_input=False, load_output=False
-        )
+        with _told():
+            listed = await self._client.list_workflows_async(
+                queue_name=_QUEUE, status=["ENQUEUED", "PENDING"], load_input=False, load_output=False
+            )
         began_before = 1000 * (time.time() - after_seconds)
         dead = {
             w.workflow_id: w.queue_partition_key
@@ -135,6 +137,15 @@ class DbosEngine:
             await asyncio.to_thread(self._dbos.destroy)
         if self._client is not None:
             await asyncio.to_thread(self._client.destroy)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever the engine fails with, at first because no worker has made its tables yet, as a `StoreError`."""
+    try:
+        yield
+    except Exception as error:
+        raise StoreError(f"the engine cannot be asked: {str(error).splitlines()[0]}; it is tried again") from error
 
 
 def _driver_url(url: str) -> str:
