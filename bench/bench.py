@@ -6,38 +6,17 @@
 Machines are noisy: medians, and the time of one fsync beside every table.
 """
 
-import asyncio
 import os
-import platform
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would triple import times
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rich.console import Console
-from rich.table import Table
-
 import memory_rows
 import process_rows
 import turn_rows
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One row of the table."""
-
-    name: str
-    what: str
-    reach: str
-    run: Callable[[Path], Coroutine[Any, Any, str]]
-
+from table import Measure, print_table
 
 MEASURES = [
     Measure("turn-http", "plain turn through litellm and HTTP, p50 (a bare call beside)", "14 ms", turn_rows.http),
@@ -57,37 +36,5 @@ MEASURES = [
 ]  # fmt: skip
 
 
-def fsync_ms(folder: Path, times: int = 200) -> tuple[float, float]:
-    """(median, 95th percentile) of writing 4 kB and syncing it, in milliseconds."""
-    taken = []
-    with (folder / "fsync").open("wb") as file:
-        for _ in range(times):
-            file.write(b"x" * 4096)
-            file.flush()
-            started = time.perf_counter()
-            os.fdatasync(file.fileno())
-            taken.append(1000 * (time.perf_counter() - started))
-    return statistics.median(taken), sorted(taken)[int(times * 0.95)]
-
-
-def main() -> None:
-    wanted = sys.argv[1:]
-    chosen = [m for m in MEASURES if not wanted or any(word in m.name for word in wanted)]
-    table = Table("what", "reach", "measured", title="agentos bench")
-    with tempfile.TemporaryDirectory() as folder:
-        sync = fsync_ms(Path(folder))
-        for measure in chosen:
-            print(f"{measure.name} ...", file=sys.stderr, flush=True)
-            place = Path(folder) / measure.name
-            place.mkdir()
-            table.add_row(measure.what, measure.reach, asyncio.run(measure.run(place)))
-    console = Console(width=130)
-    console.print(table)
-    console.print(
-        f"fsync here: median {sync[0]:.2f} ms, p95 {sync[1]:.2f} ms; {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    print_table("agentos bench", MEASURES)

@@ -7,14 +7,12 @@ python bench/bench_serve.py first cost only the rows whose name contains one of 
 import asyncio
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +21,9 @@ from typing import Any
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would triple import times
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
 
-from rich.console import Console
-from rich.table import Table
-
-from bench import fsync_ms
 from common import home, p50, percentile, store_messages
 from process_rows import rss_mb, ticks, tree
+from table import Measure, print_table
 
 TOKEN = "bench-token-0123456789"
 Json = dict[str, Any]
@@ -392,16 +387,6 @@ def _cpu_ms(pid: int) -> float:
     return sum(map(ticks, tree(pid)))
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One row of the table."""
-
-    name: str
-    what: str
-    reach: str
-    run: Callable[[Path], Coroutine[Any, Any, str]]
-
-
 MEASURES = [
     Measure("start", "start to first healthy answer; RSS idle / under 64 agents", "2 s; 250 / 400 MB", start),
     Measure("throughput", "turns/s at 1 / 8 / 64 agents, model latency 0", "40 / 70 / 70", throughput),
@@ -414,24 +399,5 @@ MEASURES = [
 ]  # fmt: skip
 
 
-def main() -> None:
-    wanted = sys.argv[1:]
-    chosen = [m for m in MEASURES if not wanted or any(word in m.name for word in wanted)]
-    table = Table("what", "reach", "measured", title="agentos bench-serve")
-    with tempfile.TemporaryDirectory() as folder:
-        sync = fsync_ms(Path(folder))
-        for measure in chosen:
-            print(f"{measure.name} ...", file=sys.stderr, flush=True)
-            place = Path(folder) / measure.name
-            place.mkdir()
-            table.add_row(measure.what, measure.reach, asyncio.run(measure.run(place)))
-    console = Console(width=130)
-    console.print(table)
-    console.print(
-        f"fsync here: median {sync[0]:.2f} ms, p95 {sync[1]:.2f} ms; {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    print_table("agentos bench-serve", MEASURES)
