@@ -28,7 +28,11 @@ from agentos.tools.toolset import Toolset
 from forks import Forks
 from postgres import Server, binaries
 
+OF_TESTS = ("AGENTOS_REQUIRE_BROWSER", "AGENTOS_SCREENSHOTS")
+"""Settings of the tests themselves (inspecting.py)."""
 for name in [n for n in os.environ if n.startswith("AGENTOS_") or n.endswith("_API_KEY")]:
+    if name in OF_TESTS:
+        continue
     del os.environ[name]  # a test answers for itself, whatever the machine is set up for
 
 settings.register_profile("agentos", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

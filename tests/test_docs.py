@@ -149,6 +149,24 @@ def commands(page: Path) -> list[str]:
     return [line for code in blocks(page, "console") for line in re.findall(r"^\$ (.*)$", code, re.MULTILINE)]
 
 
+def test_what_the_inspector_page_shows_runs(tmp_path: Path, forks: Forks) -> None:
+    page = ROOT / "docs/inspector.md"
+    environ = environment(tmp_path) | {"AGENTOS_TOKEN": TOKEN, "NO_PROXY": "*", "BROWSER": "true"}
+    serve, *others = commands(page)
+    assert serve == "agentos serve"
+    with running(f"{serve} --port 0", environ, tmp_path) as server:
+        url = told(server)
+        for command in others:
+            done = forks.run(shlex.split(command)[1:], "", environ, tmp_path)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+        for code in blocks(page, "sh"):
+            shell = subprocess.run(
+                ["bash", "-e", "-c", code], env=environ | {"SERVER": url}, capture_output=True, text=True
+            )
+            assert shell.returncode == 0, shell.stderr
+            assert '"Name: Ada"' in shell.stdout
+
+
 def table(page: Path, mark: str) -> list[list[str]]:
     """The rows of the table behind a comment, a list of cells each."""
     found = re.search(rf"<!-- {mark} -->\n\|.*\n\|[-|]+\n((?:\|.*\n)+)", page.read_text())

@@ -178,6 +178,27 @@ class Runtime:
             self._llms[model] = self._make_llm(model)
         return self._llms[model]
 
+    async def known_windows(self, records: Iterable[AgentRecord]) -> list[int | None]:
+        """The tokens of each agent's window, where they are known without loading its model's library."""
+        believed = [self._believed_window(record) for record in records]
+
+        def work(tx: Any) -> dict[tuple[str, int], int | None]:
+            return {pair: tx.learned_window(*pair) for pair in {pair for pair in believed if pair}}
+
+        learned = await self.store.read(work)
+        return [None if pair is None else min(pair[1], learned[pair] or pair[1]) for pair in believed]
+
+    def _believed_window(self, record: AgentRecord) -> tuple[str, int] | None:
+        """(the model's name, the tokens of its window before a provider has said otherwise)."""
+        try:
+            llm = self.llm(record.model)
+        except AgentOSError:  # the agent's next turn says what is wrong with its model
+            return None
+        if not getattr(llm, "loaded", True):
+            return None
+        given = (llm.context_window, self.settings.context_window, record.window_tokens)
+        return llm.name, min(tokens for tokens in given if tokens)
+
     def _detected(self) -> tuple[str, str]:
         if not hasattr(self, "_found"):
             self._found = detect_model(

@@ -12,7 +12,6 @@ from agentos.actions.saved import require_agent
 from agentos.agent import Agent
 from agentos.errors import AgentOSError, UsageError
 from agentos.events import Event
-from agentos.memory import core
 from agentos.protocols import SearchQuery
 from agentos.runtime import Runtime
 
@@ -87,7 +86,7 @@ class Talk(Protocol):
         ...
 
     async def agents(self) -> Sequence[Json]:
-        """`values.agent_value` of every agent."""
+        """Every agent, as in `values.agent_page`."""
         ...
 
     async def new_conversation(self) -> None:
@@ -186,9 +185,14 @@ class HomeTalk:
 
     async def undo(self, event_id: int | None = None) -> Json:
         """Take back one memory event, the last where none is named."""
-        undone = await curate.undo(self.runtime.store, self.runtime.clock, await self.agent.turn(), event_id)
-        changes = core.changed_lines(undone.before, undone.after)
-        return {"event_id": undone.event_id, "action": undone.action, "changes": changes}
+        turn = await self.agent.turn()
+        return values.undone_value(await curate.undo(self.runtime.store, self.runtime.clock, turn, event_id))
+
+    async def undo_all(self, source: curate.Source) -> list[Json]:
+        """Take back all memory events that came from one source, or none of them."""
+        turn = await self.agent.turn()
+        undone = await curate.undo_all(self.runtime.store, self.runtime.clock, turn, source)
+        return [values.undone_value(one) for one in undone]
 
     async def usage(self) -> Json:
         """Tokens and cost so far."""
@@ -196,7 +200,8 @@ class HomeTalk:
 
     async def agents(self) -> list[Json]:
         """Every agent of the home."""
-        return await self.runtime.store.read(lambda tx: [values.agent_value(tx, a) for a in tx.agents()])
+        found: list[Json] = (await values.agent_page(self.runtime))["agents"]
+        return found
 
     async def new_conversation(self) -> None:
         """Empty the queue."""

@@ -13,7 +13,7 @@ from agentos.errors import UsageError
 async def list_agents(as_json: bool) -> None:
     """All agents."""
     async with open_runtime() as runtime:
-        found = await runtime.store.read(lambda tx: [values.agent_value(tx, record) for record in tx.agents()])
+        found = (await values.agent_page(runtime))["agents"]
     show_json(found) if as_json else show(views.agents(found))
 
 
@@ -22,7 +22,7 @@ async def show_agent(name: str, as_json: bool) -> None:
     """One agent in full."""
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        value = await runtime.store.read(lambda tx: values.agent_details(tx, record, runtime.default_limits))
+        value = await values.agent_details(runtime, record)
     show_json(value) if as_json else show(views.agent(value))
 
 
@@ -31,7 +31,7 @@ async def create_agent(name: str, persona: str, model: str | None, as_json: bool
     """A new agent; `model` becomes its own."""
     async with open_runtime() as runtime:
         record = await runtime.create_agent(name, persona=persona, model=model)
-        value = await runtime.store.read(lambda tx: values.agent_details(tx, record, runtime.default_limits))
+        value = await values.agent_details(runtime, record)
     show_json(value) if as_json else show(f"created {line(name)}; `agentos chat --agent {line(name)}` talks with it")
 
 

@@ -29,6 +29,29 @@ Model = Annotated[
     str | None, typer.Option(metavar="NAME", help="offline, or any litellm model name.", show_default=False)
 ]
 
+OfRun = Annotated[str | None, typer.Option(metavar="ID", help="What came of this turn.", show_default=False)]
+OfMessage = Annotated[str | None, typer.Option(metavar="mN", help="What came of this message.", show_default=False)]
+
+
+class Actor(StrEnum):
+    """Who changes memory."""
+
+    AGENT = "agent"
+    USER = "user"
+    IMPORT = "import"
+    RUNTIME = "runtime"
+
+
+class Kind(StrEnum):
+    """Kinds of journal events; `memory` is all that changes what an agent knows."""
+
+    MEMORY = "memory"
+    BLOCK = "block"
+    PASSAGE = "passage"
+    UNDO = "undo"
+    IMPORT = "import"
+    PAGE_OUT = "page_out"
+
 
 class OutputFormat(StrEnum):
     """How one-shot and pipe mode print turns."""
@@ -118,6 +141,16 @@ def serve(
     from agentos.cli import serve as commands
 
     commands.serve(host, port, token, allow_host or [], turns)
+
+
+@app.command()
+def inspect(
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address instead.")] = False,
+) -> None:
+    """Open the Memory Inspector of the server that runs on this home; the link signs you in, once."""
+    from agentos.cli import serve as commands
+
+    commands.inspect(no_browser)
 
 
 @app.command()
@@ -300,12 +333,20 @@ def memory_history(
         str | None, typer.Argument(metavar="BLOCK", help="Only this block, or passage pN.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Newest events.")] = 50,
+    before: Annotated[
+        int | None, typer.Option(min=1, metavar="EVENT", help="Only what is older than it.", show_default=False)
+    ] = None,
+    actor: Annotated[Actor | None, typer.Option(help="Only what they did.", show_default=False)] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only events of this kind.", show_default=False)] = None,
+    run: OfRun = None,
+    message: OfMessage = None,
     json: Json = False,
 ) -> None:
     """Who changed what, when and from which message; newest first."""
     from agentos.cli import memory
 
-    memory.history(agent, block, limit, json)
+    filters = {"actor": actor and actor.value, "kind": kind and kind.value, "before": before}
+    memory.history(agent, limit, json, target=block, source=memory.source(run, message), **filters)
 
 
 @memory_app.command("undo")
@@ -314,11 +355,14 @@ def memory_undo(
     event: Annotated[
         int | None, typer.Argument(metavar="EVENT", help="An event's number from `history`.", show_default=False)
     ] = None,
+    run: OfRun = None,
+    message: OfMessage = None,
+    json: Json = False,
 ) -> None:
-    """Take back the last memory event, or the one named."""
+    """Take back the last memory event, the one named, or all that came of a turn or message."""
     from agentos.cli import memory
 
-    memory.undo(agent, event)
+    memory.undo(agent, event, run, message, json)
 
 
 @memory_app.command("why")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agentos import curate, values
 from agentos.cli import views
@@ -15,6 +15,7 @@ from agentos.cli.output import line, show, show_json
 from agentos.errors import UsageError
 from agentos.memory import core
 from agentos.protocols import Hit, SearchQuery
+from agentos.talk import HomeTalk
 
 Scope = Literal["recall", "archival", "all"]
 
@@ -49,12 +50,21 @@ async def search(name: str, query: str, scope: Scope, limit: int, as_json: bool)
 
 
 @blocking
-async def history(name: str, label: str | None, limit: int, as_json: bool) -> None:
-    """The journal."""
+async def history(name: str, limit: int, as_json: bool, **filters: Any) -> None:
+    """The journal; `filters` are those of `values.history_value`."""
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        value = await runtime.store.read(lambda tx: values.history_value(tx, record.id, limit, label))
+        value = await runtime.store.read(lambda tx: values.history_value(tx, record.id, limit, **filters))
     show_json(value) if as_json else show(views.history(value))
+
+
+def source(run: str | None, message: str | None) -> curate.Source | None:
+    """The source that the options name; None where they name none."""
+    if run is message is None:
+        return None
+    if message is not None and not (message[:1] == "m" and message[1:].isascii() and message[1:].isdigit()):
+        raise UsageError(f"{message!r} is no message; `agentos memory search` shows their ids, such as m12")
+    return curate.Source(run, int(message[1:19]) if message else None)
 
 
 @blocking
@@ -67,14 +77,21 @@ async def why(name: str, what: str, as_json: bool) -> None:
 
 
 @blocking
-async def undo(name: str, event_id: int | None) -> None:
-    """Take back one memory event."""
+async def undo(name: str, event_id: int | None, run: str | None, message: str | None, as_json: bool) -> None:
+    """Take back one memory event, or all that came from one turn or message."""
+    asked = source(run, message)
+    if asked is not None and event_id is not None:
+        raise UsageError("EVENT and --run or --message both say what to take back; leave one out")
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        turn = await (await runtime.agent_of(record.id)).turn()
-        undone = await curate.undo(runtime.store, runtime.clock, turn, event_id)
-    show(f"took back event {undone.event_id} ({undone.action})")
-    show(views.diff(core.changed_lines(undone.before, undone.after)))
+        talk = HomeTalk(runtime, name, await runtime.agent_of(record.id))
+        undone = [await talk.undo(event_id)] if asked is None else await talk.undo_all(asked)
+    if as_json:
+        show_json(undone)
+        return
+    for one in undone:
+        show(f"took back event {one['event_id']} ({one['action']})")
+        show(views.diff(one["changes"]))
 
 
 @blocking

@@ -1,22 +1,26 @@
 """What a person does to an agent's memory: look, edit, undo, ask why, bring in past conversations."""
 
 from agentos.curate.blocks import (
+    BlockChanged,
     attach_block,
     change_block,
     delete_block,
     detach_block,
     edit_block,
     fitting,
+    restore_block,
     share_block,
 )
 from agentos.curate.imports import Imported, import_conversation
-from agentos.curate.origins import Origin, why
+from agentos.curate.origins import Origin, source_chain, why
 from agentos.curate.passages import delete_passage, insert_passage
-from agentos.curate.taking_back import Undone, undo, undone_events
+from agentos.curate.taking_back import Source, Undone, undo, undo_all, undoable, undone_events
 
 __all__ = [
+    "BlockChanged",
     "Imported",
     "Origin",
+    "Source",
     "Undone",
     "attach_block",
     "change_block",
@@ -27,8 +31,12 @@ __all__ = [
     "fitting",
     "import_conversation",
     "insert_passage",
+    "restore_block",
     "share_block",
+    "source_chain",
     "undo",
+    "undo_all",
+    "undoable",
     "undone_events",
     "why",
 ]

@@ -10,13 +10,22 @@ from agentos.messages import Block, Cause, clean_text
 from agentos.protocols import Store
 
 
+class BlockChanged(Conflict):
+    """A block's text changed since the version that an edit was made from."""
+
+    def __init__(self, message: str, block: Block) -> None:
+        super().__init__(message)
+        self.block = block
+        """As it reads now."""
+
+
 async def edit_block(
     store: Store, turn: Turn, label: str, value: str, expected: int | None = None
 ) -> tuple[Block, Block]:
     """Rewrite a block as a person; the agent is told at its next step. Returns it (before, after).
 
     The limits that hold for the model hold here: beyond them is a `UsageError`. `expected` is the
-    version the person saw: when the block changed since, it is left as it is (`UsageError`).
+    version the person saw: when the block changed since, it is left as it is (`BlockChanged`).
     """
     agent_id = turn.state.agent.id
 
@@ -29,10 +38,7 @@ async def edit_block(
         if len(text) > block.limit:
             size = f"{len(text)} characters and its limit is {block.limit}"
             raise UsageError(f"block {label!r} would have {size}; shorten the text")
-        if expected is not None and block.version_id != expected:
-            raise UsageError(
-                f"block {label!r} changed while you edited it and was left as it now is; look at it and edit it again"
-            )
+        _refuse_stale(block, expected)
         refuse_crowding(turn, tx, block, text)
         if text == block.value:
             return block, block
@@ -67,12 +73,15 @@ async def attach_block(store: Store, block_id: int, receiver: Turn) -> None:
     await store.write(work)
 
 
-async def change_block(store: Store, block_id: int, turn: Turn | None, **values: Any) -> Block:
+async def change_block(
+    store: Store, block_id: int, turn: Turn | None, expected: int | None = None, **values: Any
+) -> Block:
     """Change a block as a person: `value`, `label`, `limit`, `description`, `read_only`, `tags`, `meta`. Returns it.
 
     All of it or nothing: `NotFound` when there is no such block, `UsageError` where its text would be longer than
     its limit, another block of an agent has the label, or core memory would take more than half of a window.
-    `turn` is of an agent that has the block, None where none has it; agents that have it are told.
+    `turn` is of an agent that has the block, None where none has it; agents that have it are told. `expected` is the
+    version the person saw: `BlockChanged` when the block's text changed since.
     """
 
     def work(tx: Any) -> Block:
@@ -80,6 +89,7 @@ async def change_block(store: Store, block_id: int, turn: Turn | None, **values:
         holders = tx.holders(block_id)
         if turn is None and holders:
             raise Conflict(f"block {before.label!r} was attached to an agent at this moment; change it again")
+        _refuse_stale(before, expected)
         after = replace(before, **values)
         fitting(after)
         if after.label != before.label:
@@ -88,13 +98,39 @@ async def change_block(store: Store, block_id: int, turn: Turn | None, **values:
                     raise UsageError(f"agent {name!r} has a block {after.label!r} already; choose another label")
         if turn is not None and len(core.render([after])) > len(core.render([before])):
             _refuse(turn.crowds_as(tx, after))
-        cause = Cause(next(iter(holders), ""), "user")
+        cause = Cause(turn.state.agent.id if turn is not None else "", "user")
         rest = {name: v for name, v in values.items() if name != "value" and v != getattr(before, name)}
         if rest:
             before = tx.change_block(before, cause, **rest)
         if after.value != before.value:
             before = tx.write_block(before, after.value, cause, "block.edit")
         return before
+
+    return await store.write(work)
+
+
+async def restore_block(store: Store, turn: Turn, block_id: int, version_id: int, expected: int | None = None) -> Block:
+    """Let a block of the turn's agent read as it did at one of its versions. Returns it; the same rules as an edit's.
+
+    `NotFound` when the block has no such version.
+    """
+    agent_id = turn.state.agent.id
+
+    def work(tx: Any) -> Block:
+        block: Block | None = next((b for b in tx.blocks(agent_id) if b.id == block_id), None)
+        version = tx.version(version_id)
+        if block is None or version is None or version["block_id"] != block_id:
+            raise NotFound(f"the agent has no version {version_id} of block b{block_id}")
+        _refuse_stale(block, expected)
+        fitting(replace(block, value=version["value"]))
+        refuse_crowding(turn, tx, block, version["value"])
+        if version["value"] == block.value:
+            return block
+        restored: Block = tx.write_block(
+            block, version["value"], Cause(agent_id, "user"), "block.edit",
+            restores=int(version["restores"] or version["id"]),
+        )  # fmt: skip
+        return restored
 
     return await store.write(work)
 
@@ -132,6 +168,14 @@ def fitting(block: Block) -> Block:
         size = f"{len(block.value)} characters and its limit is {block.limit}"
         raise UsageError(f"block {block.label!r} would have {size}; shorten the text or raise the limit")
     return block
+
+
+def _refuse_stale(block: Block, expected: int | None) -> None:
+    if expected is not None and block.version_id != expected:
+        raise BlockChanged(
+            f"block {block.label!r} changed while you edited it and was left as it now is; look at it and edit it "
+            "again", block,
+        )  # fmt: skip
 
 
 def _attach(tx: Any, receiver: Turn, block: Block) -> None:

@@ -1,11 +1,12 @@
 """Why an agent holds a memory: the chain from the block or passage back to the words it came from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentos.curate.taking_back import original
-from agentos.messages import Block, Passage
+from agentos.curate.taking_back import Source, original
+from agentos.messages import Block, Message, Passage
 from agentos.protocols import Store
 
 
@@ -33,6 +34,19 @@ async def why(store: Store, agent_id: str, what: str) -> list[list[Origin]]:
         return [chain for chain in chains if chain]
 
     return await store.read(work)
+
+
+def source_chain(tx: Any, agent_id: str, source: Source) -> list[Origin]:
+    """What a source of memory events is, back to the words that led to it: the tool call or message, and its turn's."""
+    message, run_id, chain = None, source.run_id, []
+    if source.message_id is not None:
+        message = source.message(tx, agent_id)
+        run_id = message.run_id
+        if message.role != "user":
+            chain.append(_written(message, source.call_id))
+    before = message.id if message and message.role != "user" else None
+    said = tx.run_messages(run_id) if run_id else []
+    return chain + _because([m for m in said if m.agent_id == agent_id], before)
 
 
 def _concerns(block: Block, what: str) -> bool:
@@ -83,11 +97,18 @@ def _causes(tx: Any, agent_id: str, row: dict[str, Any]) -> list[Origin]:
     if row["message_id"] is None:
         who = {"user": "a person wrote it", "runtime": "it came with the persona", "import": "it was imported"}
         return [Origin(who.get(row["origin"], row["origin"]), None, "")]
-    chain = []
-    for message in tx.messages(agent_id, [row["message_id"]]):
-        call = next((c for c in message.calls if c.id == row["call_id"]), None)
-        text = f"{call.name} {call.arguments}" if call else message.content
-        chain.append(Origin("written by the agent", message.created_at, text, message.ref))
-    spoken = [m for m in tx.run_messages(row["run_id"]) if m.role == "user" and m.id < row["message_id"]]
-    chain += [Origin(f"because of the {m.origin}'s message", m.created_at, m.content, m.ref) for m in spoken]
-    return chain
+    chain = [_written(message, row["call_id"]) for message in tx.messages(agent_id, [row["message_id"]])]
+    return chain + _because(tx.run_messages(row["run_id"]), row["message_id"])
+
+
+def _written(message: Message, call_id: str | None) -> Origin:
+    """A message of the agent, or one of its calls."""
+    call = next((c for c in message.calls if c.id == call_id), None)
+    text = f"{call.name} {call.arguments}" if call else message.content
+    return Origin("written by the agent", message.created_at, text, message.ref)
+
+
+def _because(said: Sequence[Message], before: int | None) -> list[Origin]:
+    """What led to a turn, as far as it was said before the message `before`."""
+    spoken = [m for m in said if m.role == "user" and (before is None or m.id < before)]
+    return [Origin(f"because of the {m.origin}'s message", m.created_at, m.content, m.ref) for m in spoken]

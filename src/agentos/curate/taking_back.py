@@ -3,16 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from agentos.actions.turn import Turn
 from agentos.curate.blocks import refuse_crowding
 from agentos.curate.passages import notice
-from agentos.errors import UsageError
-from agentos.messages import Cause, Passage
+from agentos.errors import NotFound, UsageError
+from agentos.messages import Cause, Message, Passage
 from agentos.protocols import Clock, Store
 
 _UNDOABLE = ("block.append", "block.replace", "block.edit", "passage.insert", "passage.delete", "undo.")
+_MOST_AT_ONCE = 1000
 _LARGEST_ID = 2**63 - 1
 """What the database can hold as a row's id."""
 
@@ -40,13 +41,77 @@ async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = No
 
     def work(tx: Any) -> Undone:
         tx.lock_agent(agent_id)
-        event = _event_to_undo(tx, agent_id, event_id)
-        cause = Cause(agent_id, "user")
-        if event["target"].startswith("b"):
-            return _undo_block(tx, turn, event, cause)
-        return _undo_passage(tx, event, cause, now)
+        return _take_back(tx, turn, _event_to_undo(tx, agent_id, event_id), now)
 
     return await store.write(work)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where memory events came from: a turn, a message, or one tool call of a message."""
+
+    run_id: str | None = None
+    message_id: int | None = None
+    """A message that began a turn stands for the turn."""
+    call_id: str | None = None
+
+    def message(self, tx: Any, agent_id: str) -> Message:
+        """The message it names; `NotFound` when the agent has no such message."""
+        found = next(iter(tx.messages(agent_id, [min(self.message_id or 0, _LARGEST_ID)])), None)
+        if found is None:
+            raise NotFound(f"this agent has no message m{self.message_id}")
+        return cast("Message", found)
+
+    def events_of(self, tx: Any, agent_id: str) -> dict[str, Any]:
+        """The source as conditions of `tx.events`; `NotFound` when the agent has no such message."""
+        if self.message_id is None:
+            return {"run_id": self.run_id, "call_id": self.call_id}
+        message = self.message(tx, agent_id)
+        if message.role == "user" and message.run_id:
+            return {"run_id": message.run_id, "call_id": self.call_id}
+        return {"run_id": self.run_id, "message_id": message.id, "call_id": self.call_id}
+
+
+async def undo_all(store: Store, clock: Clock, turn: Turn, source: Source) -> list[Undone]:
+    """Take back everything that came from one source and still stands, the newest first: all of it or nothing.
+
+    `UsageError` says what cannot be taken back and why, or that there is nothing.
+    """
+    agent_id, now = turn.state.agent.id, clock.now()
+
+    def work(tx: Any) -> list[Undone]:
+        tx.lock_agent(agent_id)
+        events = tx.events(agent_id, actions=_UNDOABLE, limit=_MOST_AT_ONCE, **source.events_of(tx, agent_id))
+        done: list[Undone] = []
+        refused: dict[str, str] = {}
+        for event in events:
+            if event["undo_of"] or event["id"] in undone_events(tx.undos(agent_id, event["id"])):
+                continue
+            if event["target"] in refused:  # the newer one stands in its way
+                continue
+            try:
+                done.append(_take_back(tx, turn, event, now))
+            except UsageError as error:
+                refused[event["target"]] = str(error)
+        if refused:
+            raise UsageError("nothing was taken back, as not all of it can be.\n" + "\n".join(refused.values()))
+        if not done:
+            raise UsageError("nothing in memory that came from there still stands")
+        return done
+
+    return await store.write(work)
+
+
+def undoable(event: dict[str, Any]) -> bool:
+    """Whether a journal row is of the kind that can be taken back, as long as its target stays as it is."""
+    return str(event["action"]).startswith(_UNDOABLE)
+
+
+def _take_back(tx: Any, turn: Turn, event: dict[str, Any], now: datetime) -> Undone:
+    cause = Cause(event["agent_id"], "user")
+    if event["target"].startswith("b"):
+        return _undo_block(tx, turn, event, cause)
+    return _undo_passage(tx, event, cause, now)
 
 
 def undone_events(events: Iterable[dict[str, Any]]) -> set[int]:

@@ -69,6 +69,11 @@ class LiteLLM:
         """The provider's name, with the server's address where one was given. Raises `ConfigError`."""
         return self._route[1] + (f"@{urlsplit(self._api_base).netloc}" if self._api_base else "")
 
+    @property
+    def loaded(self) -> bool:
+        """Whether its properties are known without loading litellm, which takes seconds."""
+        return bool(load_litellm.cache_info().currsize)
+
     @cached_property
     def context_window(self) -> int:
         """Tokens of prompt and reply together: as given, else as litellm knows it, else a cautious default."""

@@ -6,24 +6,30 @@ import itertools
 import logging
 import secrets
 import time
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from agentos.errors import Stopping
+from agentos.server.inspector.render import SECURITY, error_page, wants_page, with_query
 from agentos.server.replies import dumps, problem
 from agentos.server.service import HOST, Service, host_name
 
 _log = logging.getLogger("agentos.access")
 OPEN = ("/healthz", "/readyz")
 """Paths that need no token."""
+_OPEN_PAGES = ("/sign-in", "/static/")
+"""What these begin with needs none either, but goes through every other check."""
+_SECURITY = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 _SLASHED = ("/", "/v1/models/")
 """Paths that keep their trailing slash; elsewhere both forms are one."""
 _PREFIXES = ("/v1", "/openai/v1", "/agentos/v1")
 _READING = ("GET", "HEAD", "OPTIONS")
-_ONCE = (b"host", b"origin", b"authorization", b"content-length", b"idempotency-key")
+_ONCE = (b"host", b"origin", b"authorization", b"content-length", b"idempotency-key", b"cookie", b"x-csrf-token")
 """Headers whose second copy somebody else might read first."""
 _RETRY_AFTER_SECONDS = 5
 
@@ -45,24 +51,25 @@ class Access:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
+        cookie: list[tuple[bytes, bytes]] = []
         started, status, request_id = time.perf_counter(), 0, f"req-{self._start}-{next(self._numbers)}"
 
         async def answered(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
+                message.setdefault("headers", []).extend([(b"x-request-id", request_id.encode()), *_SECURITY, *cookie])
             await send(message)
 
         path = scope["path"]
-        if path.endswith("/") and path not in _SLASHED:
-            scope = {**scope, "path": path.rstrip("/") or "/", "raw_path": b""}
+        if path.endswith("/") and path not in _SLASHED and path.rstrip("/"):
+            scope = {**scope, "path": path.rstrip("/"), "raw_path": b""}
         with bound_contextvars(request_id=request_id):
             try:
-                self._check(scope)
+                cookie += self._check(scope)
                 await self._app(scope, self._limited(receive), answered)
             except _Refused as refusal:
-                await _refuse(refusal, scope["path"], answered)
+                await _refuse(refusal, scope, answered)
             except Exception as error:
                 if status and isinstance(error.__cause__, Stopping):
                     return  # an answer that is cut off is asked for again
@@ -70,7 +77,7 @@ class Access:
                 if status:  # the client sees that the answer is not whole
                     raise
                 failure = HTTPException(500, "the server failed on this request; its log says why")
-                await _refuse(failure, scope["path"], answered)
+                await _refuse(failure, scope, answered)
             finally:
                 self._note(scope, status, time.perf_counter() - started)
 
@@ -83,7 +90,8 @@ class Access:
         extra = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1), **known}
         _log.info("request", extra=extra)
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Headers that the answer takes along."""
         headers: dict[bytes, str] = {}
         for key, value in scope["headers"]:
             if key in headers and key in _ONCE:
@@ -100,15 +108,8 @@ class Access:
         if origin is not None and not _same_place(origin, host):
             raise _Refused(403, f"requests from pages of {origin[:100]!r} are refused; only this server's own may ask")
         if scope["path"] in OPEN:
-            return
-        scheme, _, token = headers.get(b"authorization", "").partition(" ")
-        given = token.strip().encode() if scheme.lower() == "bearer" else b""
-        if not hmac.compare_digest(given, self._service.token.encode()):
-            raise _Refused(
-                401,
-                "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            return []
+        cookie = self._identify(scope, headers)
         if b"content-length" in headers and b"transfer-encoding" in headers:
             raise _Refused(400, "the request has two lengths, Content-Length and Transfer-Encoding; send one of them")
         length = headers.get(b"content-length", "0").strip()
@@ -121,6 +122,32 @@ class Access:
                 503, "the server stops; send it again once it has started",
                 {"Retry-After": str(_RETRY_AFTER_SECONDS), "Connection": "close"},
             )  # fmt: skip
+        return cookie
+
+    def _identify(self, scope: Scope, headers: dict[bytes, str]) -> list[tuple[bytes, bytes]]:
+        """Let in who has the token, or the session of a browser that once had it; that cookie, when it is renewed."""
+        path, sessions = scope["path"], self._service.sessions
+        scheme, _, token = headers.get(b"authorization", "").partition(" ")
+        given = token.strip().encode() if scheme.lower() == "bearer" else b""
+        if hmac.compare_digest(given, self._service.token.encode()):
+            return []
+        session = None if b"authorization" in headers else sessions.read(headers.get(b"cookie", ""))
+        if session is None:
+            if path.startswith(_OPEN_PAGES):
+                return []
+            raise _unknown(Request(scope))
+        scope["agentos.session"] = session
+        csrf = headers.get(b"x-csrf-token", "").encode()
+        if (
+            scope["method"] not in _READING
+            and path != "/sign-in"
+            and not hmac.compare_digest(csrf, session.csrf.encode())
+        ):
+            raise _Refused(403, "the change did not come from a page of this session; reload the page and do it again")
+        renewed = None if path in ("/sign-in", "/sign-out") else sessions.renewed(session)
+        if renewed is None:
+            return []
+        return [(b"set-cookie", sessions.set_cookie(renewed, secure=scope["scheme"] == "https").encode())]
 
     def _too_large(self) -> _Refused:
         most = self._service.max_body_bytes
@@ -174,10 +201,31 @@ def _same_place(origin: str, host: str) -> bool:
     return (host_name(page.netloc), port) == (host_name(host), ours)
 
 
-async def _refuse(refusal: HTTPException, path: str, send: Send) -> None:
-    headers = {"content-type": "application/json", **(refusal.headers or {})}
-    body = dumps(problem(path, refusal.status_code, refusal.detail))
-    headers["content-length"] = str(len(body))
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status_code, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+def _unknown(request: Request) -> _Refused:
+    """Who asks for a page is led to the sign-in; all others are told what they lack."""
+    if request.headers.get("hx-request") == "true":
+        return _Refused(401, "you are signed out; sign in again in another tab, then reload this page")
+    if request.method in _READING and wants_page(request) and "authorization" not in request.headers:
+        query = request.scope["query_string"].decode("latin-1")
+        asked = quote(request.scope["path"]) + (f"?{query}" if query else "")
+        return _Refused(303, "sign in first", {"Location": with_query("/sign-in", next=asked)})
+    return _Refused(
+        401,
+        "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
+        {"WWW-Authenticate": "Bearer"},
+    )
+
+
+async def _refuse(refusal: HTTPException, scope: Scope, send: Send) -> None:
+    request, status = Request(scope), refusal.status_code
+    if wants_page(request):
+        response = error_page(request, status, refusal.detail)
+    else:
+        body = dumps(problem(scope["path"], status, refusal.detail))
+        response = Response(body, status, media_type="application/json")
+    response.headers.update(refusal.headers or {})
+    await response(scope, _no_body, send)
+
+
+async def _no_body() -> Message:
+    return {"type": "http.disconnect"}

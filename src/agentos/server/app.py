@@ -6,6 +6,9 @@ from starlette.middleware import Middleware
 import agentos
 from agentos.server import openai, own, usage
 from agentos.server.access import Access
+from agentos.server.inspector import agents as agent_pages
+from agentos.server.inspector import archival, chat, context, core, recall, sign_in, static_files, timeline
+from agentos.server.inspector import runs as run_pages
 from agentos.server.letta import (
     agent_files,
     agents,
@@ -54,6 +57,17 @@ def create_app(service: Service) -> FastAPI:
         """Figures in Prometheus' text format."""
         return Response(await serving.metrics.text(), media_type=CONTENT_TYPE)
 
+    for router in (
+        sign_in.router,
+        sign_in.links,
+        static_files.router,
+        agent_pages.router,
+        core.pages,
+        core.router,
+        timeline.pages,
+        *(part for view in (archival, chat, context, recall, run_pages) for part in (view.pages, view.router)),
+    ):
+        app.include_router(router)
     app.include_router(own.router)
     app.include_router(usage.router, prefix="/agentos/v1")
     for router in (

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
-from agentos.errors import NotFound
+from agentos.errors import NotFound, UsageError
 from agentos.events import Event, Saved, TurnEnded
 from agentos.server.replies import answer, event_stream, sse
 from agentos.server.service import Service, Serving
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 _LOOK_SECONDS = 1.0
 
 
-async def _record(service: Service, agent: str) -> AgentRecord:
+async def agent_record(service: Service, agent: str) -> AgentRecord:
     """The agent with this name or id."""
 
     record: AgentRecord | None = await service.store.read(lambda tx: tx.agent_named(agent) or tx.agent(agent))
@@ -31,21 +31,29 @@ async def _record(service: Service, agent: str) -> AgentRecord:
     return record
 
 
-async def _talk(service: Service, agent: str) -> HomeTalk:
-    record = await _record(service, agent)
+async def talk(service: Service, agent: str) -> HomeTalk:
+    """What a person asks of the agent with this name or id."""
+    record = await agent_record(service, agent)
     return HomeTalk(service.runtime, record.name, await service.runtime.agent_of(record.id))
 
 
 async def _details(service: Service, record: AgentRecord) -> Json:
-    limits = service.runtime.default_limits
-    found = await service.store.read(lambda tx: values.agent_details(tx, record, limits))
+    found = await values.agent_details(service.runtime, record)
     return {**found, "answers": service.runtime.llm(record.model).name}
 
 
 @router.get("/agents")
-async def agents(serving: Serving) -> Response:
-    """Every agent, by name."""
-    return answer(await serving.store.read(lambda tx: [values.agent_value(tx, a) for a in tx.agents()]))
+async def agents(
+    serving: Serving,
+    find: Annotated[str, Query(max_length=200)] = "",
+    after: str | None = None,
+    before: str | None = None,
+    limit: Annotated[int, Query(ge=1)] = 2**31,
+) -> Response:
+    """Agents by name: all of them, or a page."""
+    most = min(limit, 2**31)
+    found = await values.agent_page(serving.runtime, text=find or None, after=after, before=before, limit=most)
+    return answer(found["agents"])
 
 
 class NewAgent(BaseModel):
@@ -67,25 +75,25 @@ async def create(body: NewAgent, serving: Serving) -> Response:
 @router.get("/agents/{agent}")
 async def show(agent: str, serving: Serving) -> Response:
     """One agent in full, by name or id."""
-    return answer(await _details(serving, await _record(serving, agent)))
+    return answer(await _details(serving, await agent_record(serving, agent)))
 
 
 @router.get("/agents/{agent}/status")
 async def status(agent: str, serving: Serving) -> Response:
     """How full the context is, the labels of the blocks, the names of the agents."""
-    return answer(await (await _talk(serving, agent)).status())
+    return answer(await (await talk(serving, agent)).status())
 
 
 @router.get("/agents/{agent}/memory")
 async def memory(agent: str, serving: Serving, label: str | None = None) -> Response:
     """Core memory, or one block of it."""
-    return answer(await (await _talk(serving, agent)).memory(label))
+    return answer(await (await talk(serving, agent)).memory(label))
 
 
 @router.get("/agents/{agent}/context")
 async def context(agent: str, serving: Serving) -> Response:
     """What fills the window, page-out receipts, the cache ledger."""
-    return answer(await (await _talk(serving, agent)).context())
+    return answer(await (await talk(serving, agent)).context())
 
 
 @router.get("/agents/{agent}/search")
@@ -97,47 +105,97 @@ async def search(
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> Response:
     """Hybrid search of archival memory or of past messages."""
-    return answer(await (await _talk(serving, agent)).search(query, scope, limit))
+    return answer(await (await talk(serving, agent)).search(query, scope, limit))
+
+
+class HistoryQuery(BaseModel):
+    """Which events of the journal."""
+
+    label: str | None = None
+    """A block's label, or an id such as `p3`."""
+    actor: Literal[values.ACTORS] | None = None  # type: ignore[valid-type]  # the names are in one place
+    kind: Literal[tuple(values.KINDS)] | None = None  # type: ignore[valid-type]
+    run_id: str | None = None
+    message: Annotated[str, Field(pattern=r"^m\d{1,18}$")] | None = None
+    call_id: str | None = None
+    before: int | None = Field(None, ge=1)
+    """Only events older than this one: the last of the page before."""
+
+    @property
+    def filters(self) -> Json:
+        """The same as `values.history_value` takes it."""
+        source = read_source(self.run_id, self.message, self.call_id)
+        return {"target": self.label, "actor": self.actor, "kind": self.kind, "source": source, "before": self.before}
+
+
+def read_source(run_id: str | None, message: str | None, call_id: str | None) -> curate.Source | None:
+    """The source that a request names; None where it names none."""
+    if run_id is message is call_id is None:
+        return None
+    return curate.Source(run_id, int(message[1:]) if message else None, call_id)
 
 
 @router.get("/agents/{agent}/history")
 async def history(
-    agent: str, serving: Serving, limit: Annotated[int, Query(ge=1, le=1000)] = 50, label: str | None = None
+    agent: str,
+    serving: Serving,
+    query: Annotated[HistoryQuery, Query()],
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> Response:
     """The journal, newest first."""
-    record = await _record(serving, agent)
-    return answer(await serving.store.read(lambda tx: values.history_value(tx, record.id, limit, label)))
+    record = await agent_record(serving, agent)
+    filters = query.filters
+    return answer(await serving.store.read(lambda tx: values.history_value(tx, record.id, limit, **filters)))
+
+
+@router.get("/agents/{agent}/history/source")
+async def history_source(agent: str, serving: Serving, query: Annotated[HistoryQuery, Query()]) -> Response:
+    """What the source in the query is, back to the words that led to it: a chain, as `why` has them."""
+    record, source = await agent_record(serving, agent), query.filters["source"]
+    if source is None:
+        raise UsageError("name a source: run_id or message, and of a message call_id")
+    found = await serving.store.read(lambda tx: curate.source_chain(tx, record.id, source))
+    return answer(values.chain_value(found))
 
 
 @router.get("/agents/{agent}/why")
 async def why(agent: str, serving: Serving, what: Annotated[str, Query(min_length=1, max_length=10_000)]) -> Response:
     """Where a memory came from: one chain for each memory that was found."""
-    record = await _record(serving, agent)
+    record = await agent_record(serving, agent)
     return answer([values.chain_value(chain) for chain in await curate.why(serving.store, record.id, what)])
 
 
 class Undo(BaseModel):
-    """Which event to take back; none named: the last one."""
+    """Which event to take back, or all that came from which source; none named: the last event."""
 
     event_id: int | None = Field(None, ge=1)
+    run_id: str | None = None
+    message: str | None = Field(None, pattern=r"^m\d{1,18}$")
+    call_id: str | None = None
 
 
 @router.post("/agents/{agent}/undo")
 async def undo(agent: str, serving: Serving, body: Undo | None = None) -> Response:
-    """Take back one memory event."""
-    return answer(await (await _talk(serving, agent)).undo(body.event_id if body else None))
+    """Take back one memory event; of a source all its events, or none where one cannot be: {"undone": [...]}."""
+    told, asked = await talk(serving, agent), body or Undo()
+    source = read_source(asked.run_id, asked.message, asked.call_id)
+    if source is None:
+        return answer(await told.undo(asked.event_id))
+    if asked.event_id is not None:
+        raise UsageError("event_id and a source both say what to take back; leave one out")
+    return answer({"undone": await told.undo_all(source)})
 
 
 @router.get("/agents/{agent}/usage")
 async def usage(agent: str, serving: Serving) -> Response:
     """Tokens and cost of all the agent's turns."""
-    return answer(await (await _talk(serving, agent)).usage())
+    return answer(await (await talk(serving, agent)).usage())
 
 
 @router.post("/agents/{agent}/new")
 async def new_conversation(agent: str, serving: Serving) -> Response:
     """Empty the message queue; memory stays."""
-    await (await _talk(serving, agent)).new_conversation()
+    await (await talk(serving, agent)).new_conversation()
     return answer({"ok": True})
 
 
@@ -151,7 +209,7 @@ class Turn(BaseModel):
 @router.post("/agents/{agent}/turns")
 async def turn(agent: str, body: Turn, serving: Serving) -> Response:
     """A turn as the stream of its events, as `--output-format stream-json` prints them; its result is the last."""
-    record = await _record(serving, agent)
+    record = await agent_record(serving, agent)
     with ExitStack() as stack:
         queue = stack.enter_context(serving.dispatcher.feeds.listen(record.id))  # before there is anything to hear
         item = await serving.dispatcher.accept(record.id, [body.text], otid=body.otid or str(uuid.uuid4()))
@@ -187,7 +245,7 @@ async def _next(queue: asyncio.Queue[Event], seconds: float) -> Event | None:
 @router.get("/agents/{agent}/events")
 async def events(agent: str, serving: Serving) -> Response:
     """All that the agent does from now on, as it happens."""
-    record = await _record(serving, agent)
+    record = await agent_record(serving, agent)
 
     async def follow() -> AsyncGenerator[Event | None, None]:
         with serving.dispatcher.feeds.listen(record.id) as queue:
@@ -200,7 +258,7 @@ async def events(agent: str, serving: Serving) -> Response:
 @router.post("/agents/{agent}/compact")
 async def compact(agent: str, serving: Serving) -> Response:
     """Page out now, as the stream of its events."""
-    return _stream((await _talk(serving, agent)).compact())
+    return _stream((await talk(serving, agent)).compact())
 
 
 def _stream(source: AsyncGenerator[Event | None, None] | AsyncGenerator[Event, None]) -> Response:

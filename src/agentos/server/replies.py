@@ -24,6 +24,7 @@ from agentos.errors import (
     ToolError,
     UsageError,
 )
+from agentos.server.inspector.render import error_page, wants_page
 
 _log = logging.getLogger(__name__)
 _STATUS: dict[type[AgentOSError], int] = {
@@ -109,13 +110,24 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def refusal(request: Request, status: int, detail: Any, error: object = None) -> Response:
+    """An error as the client reads it: a page for a browser that asked for one, else JSON."""
+    path = request.scope["path"]
+    if not wants_page(request):
+        return answer(problem(path, status, detail, error), status)
+    if isinstance(detail, list):
+        named = [(".".join(map(str, fault["loc"][1:])), fault["msg"]) for fault in detail]
+        detail = "; ".join(f"{name}: {fault}" for name, fault in named)
+    return error_page(request, status, str(detail))
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Every error is an answer with a `detail` that says what to do."""
 
     @app.exception_handler(AgentOSError)
     async def refused(request: Request, error: AgentOSError) -> Response:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 503)
-        response = answer(problem(request.scope["path"], status, str(error), error), status)
+        response = refusal(request, status, str(error), error)
         if isinstance(error, Overloaded):
             response.headers["Retry-After"] = str(error.retry_after_seconds)
         if isinstance(error, Stopping):
@@ -129,7 +141,7 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(UnicodeEncodeError)
     async def unencodable(request: Request, error: UnicodeEncodeError) -> Response:
         detail = f"{error.object[error.start]!r} is half a character; send text that UTF-8 can hold"
-        return answer(problem(request.scope["path"], 400, detail), 400)
+        return refusal(request, 400, detail)
 
     @app.exception_handler(Unsupported)
     async def unsupported(request: Request, error: Unsupported) -> Response:
@@ -138,10 +150,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
         faults = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-        return answer(problem(request.scope["path"], 422, faults), 422)
+        return refusal(request, 422, faults)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        response = answer(problem(request.scope["path"], error.status_code, error.detail), error.status_code)
+        response = refusal(request, error.status_code, error.detail)
         response.headers.update(error.headers or {})
         return response

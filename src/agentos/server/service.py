@@ -12,6 +12,7 @@ from agentos.dispatch import Dispatcher
 from agentos.errors import NotFound, UsageError
 from agentos.protocols import Store
 from agentos.runtime import Runtime
+from agentos.server.inspector.sessions import Sessions
 from agentos.server.metrics import Metrics
 from agentos.state import AgentRecord
 
@@ -36,10 +37,14 @@ class Service:
     ready: bool = True
     edits: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     """Held while an agent's row is read and changed by what was read."""
+    wrong_token_seconds: float = 1.0
+    """How long the sign-in page takes to refuse a token."""
     metrics: Metrics = field(init=False, repr=False)
+    sessions: Sessions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.runtime, self.dispatcher)
+        self.sessions = Sessions(self.token, lambda: self.runtime.clock.now().timestamp())
 
     def allow(self, *names: str) -> None:
         """Accept further names in the Host header; `UsageError` for what is none."""

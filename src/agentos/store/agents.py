@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -338,10 +338,22 @@ class AgentRows(Rows):
             for r in self.all(sa.select(_version).where(_version.c.block_id == block_id).order_by(_version.c.id))
         ]
 
+    def version_page(self, block_id: int, before: int | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """Versions of a block older than `before`, newest first."""
+        query = sa.select(_version).where(_version.c.block_id == block_id)
+        if before is not None:
+            query = query.where(_version.c.id < before)
+        return [dict(row) for row in self.all(query.order_by(_version.c.id.desc()).limit(limit))]
+
     def version(self, version_id: int) -> dict[str, Any] | None:
         """One version of a block."""
         row = self.first(sa.select(_version).where(_version.c.id == version_id))
         return None if row is None else dict(row)
+
+    def versions(self, version_ids: Collection[int]) -> dict[int, dict[str, Any]]:
+        """Versions of blocks by id."""
+        rows = self.all(sa.select(_version).where(_version.c.id.in_(version_ids))) if version_ids else []
+        return {row["id"]: dict(row) for row in rows}
 
     def _add_version(self, block_id: int, value: str, cause: Cause, restores: int | None = None) -> int:
         return self.insert(
@@ -428,15 +440,34 @@ class AgentRows(Rows):
         )  # fmt: skip
 
     def events(
-        self, agent_id: str, target: str | None = None, actions: tuple[str, ...] = (), limit: int = 100
+        self,
+        agent_id: str,
+        target: str | None = None,
+        actions: tuple[str, ...] = (),
+        limit: int = 100,
+        *,
+        before: int | None = None,
+        **equal: str | int | None,
     ) -> list[dict[str, Any]]:
-        """Journal rows of an agent, newest first."""
+        """Journal rows of an agent, newest first: those older than `before`, whose action begins with one of `actions`.
+
+        `equal`: `actor`, `run_id`, `message_id`, `call_id`; None is no condition.
+        """
         query = sa.select(_journal).where(_journal.c.agent_id == agent_id).order_by(_journal.c.id.desc()).limit(limit)
+        query = query.where(*(_journal.c[name] == value for name, value in equal.items() if value is not None))
+        if before is not None:
+            query = query.where(_journal.c.id < before)
         if target:
             query = query.where(_journal.c.target == target)
         if actions:
             query = query.where(sa.or_(*(_journal.c.action.startswith(a) for a in actions)))
         return [dict(row) for row in self.all(query)]
+
+    def undos(self, agent_id: str, since: int) -> list[dict[str, Any]]:
+        """(`id`, `undo_of`) of every undo of an agent behind the event `since`, newest first."""
+        undo = sa.select(_journal.c.id, _journal.c.undo_of).where(_journal.c.agent_id == agent_id)
+        behind = undo.where(_journal.c.id > since, _journal.c.undo_of.is_not(None))
+        return [dict(row) for row in self.all(behind.order_by(_journal.c.id.desc()))]
 
     def event(self, event_id: int) -> dict[str, Any] | None:
         """One journal row."""

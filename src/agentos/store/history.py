@@ -132,6 +132,61 @@ class HistoryRows(RunRows, TimerRows):
         """Every message of a run, in order."""
         return [_to_message(row) for row in self.all(_OF_RUN, run_id=run_id)]
 
+    def run_part(self, run_id: str, after: int, limit: int) -> list[Message]:
+        """The messages of a run behind the place `after`, in order."""
+        query = sa.select(_message).where(_message.c.run_id == run_id, _message.c.seq > after)
+        return [_to_message(row) for row in self.all(query.order_by(_message.c.seq).limit(limit))]
+
+    def inputs(self, inbox_ids: Iterable[int]) -> dict[int, list[Message]]:
+        """The messages of accepted inputs, by input."""
+        query = sa.select(_message).where(_message.c.inbox_id.in_(list(inbox_ids))).order_by(_message.c.id)
+        found: dict[int, list[Message]] = {}
+        for row in self.all(query):
+            found.setdefault(row["inbox_id"], []).append(_to_message(row))
+        return found
+
+    def last_quoted(self, agent_id: str, tools: Sequence[str], last: int) -> dict[str, datetime]:
+        """When the agent's last results of these tools quoted what: id (`p2`) -> time."""
+        query = sa.select(_message.c.created_at, _message.c.sources).where(
+            _message.c.agent_id == agent_id, _message.c.name.in_(tools)
+        )
+        rows = self.all(query.order_by(_message.c.id.desc()).limit(last))
+        return {ref: row["created_at"] for row in reversed(rows) for ref in row["sources"] or ()}
+
+    def neighbours(self, message: Message, count: int) -> list[Message]:
+        """A message among those before and behind it: in the queue, or of the same imported session."""
+        query = sa.select(_message).where(_message.c.agent_id == message.agent_id)
+        key: list[Any]
+        if message.seq is not None:
+            order, key = [_message.c.seq], [message.seq]
+            query = query.where(_message.c.seq.is_not(None))
+        else:
+            order, key = _BY_TIME, [message.created_at, message.id]
+            query = query.where(_message.c.seq.is_(None), _message.c.session.is_not_distinct_from(message.session))
+        before, behind = (self.page(query, order, True, ends, count) for ends in ((None, key), (key, None)))
+        return [*map(_to_message, before), message, *map(_to_message, behind)]
+
+    def message_page(
+        self,
+        agent_id: str,
+        before: Message | None,
+        limit: int,
+        *,
+        role: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> list[Message]:
+        """A page of the agent's messages by their time, newest first: of one role, and of a time, ends included."""
+        query = sa.select(_message).where(_message.c.agent_id == agent_id)
+        if role is not None:
+            query = query.where(_message.c.role == role)
+        if start is not None:
+            query = query.where(_message.c.created_at >= start)
+        if end is not None:
+            query = query.where(_message.c.created_at <= end)
+        key = None if before is None else (before.created_at, before.id)
+        return [_to_message(row) for row in self.page(query, _BY_TIME, False, [key, None], limit)]
+
     def count_messages(self, agent_id: str) -> int:
         """How many messages are stored for the agent."""
         return int(self.scalar(sa.select(sa.func.count()).select_from(_message).where(_message.c.agent_id == agent_id)))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from agentos.messages import Cause, Passage
 from agentos.store.agents import AgentRows
-from agentos.store.rows import table
+from agentos.store.rows import listed, table
 from agentos.store.tables import OutboxRow, PassageRow
 
 _passage, _outbox = table(PassageRow), table(OutboxRow)
@@ -91,11 +91,24 @@ class PassageRows(AgentRows):
         before: Passage | None,
         limit: int,
         text: str | None = None,
+        *,
+        tag: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
     ) -> list[Passage]:
-        """A page of the agent's valid passages by their time; with `text` only those that hold it."""
+        """A page of the agent's valid passages by their time.
+
+        Only those that hold `text`, have the `tag` and are of the time, both ends included.
+        """
         query = sa.select(*_COLUMNS).where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))
         if text:
             query = query.where(_passage.c.text.icontains(text, autoescape=True))
+        if tag is not None:
+            query = query.where(listed(_passage.c.tags, [tag]))
+        if start is not None:
+            query = query.where(_passage.c.created_at >= start)
+        if end is not None:
+            query = query.where(_passage.c.created_at <= end)
         ends = [None if passage is None else (passage.created_at, passage.id) for passage in (after, before)]
         order = [_passage.c.created_at, _passage.c.id]
         return [_to_passage(row) for row in self.page(query, order, ascending, ends, limit)]

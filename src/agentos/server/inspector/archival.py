@@ -1,0 +1,216 @@
+"""Archival memory: looked through and searched, with why each hit ranked; added to, put right, and taken out of."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentos import curate, values
+from agentos.errors import AgentOSError, NotFound
+from agentos.messages import Passage
+from agentos.protocols import SearchQuery
+from agentos.runtime import AgentMemory
+from agentos.server.inspector.forms import FormQuery
+from agentos.server.inspector.render import agent_path, page, see
+from agentos.server.letta.searching import moment
+from agentos.server.own import Json, agent_record
+from agentos.server.replies import answer
+from agentos.server.service import Service, Serving
+from agentos.state import AgentRecord
+
+pages = APIRouter(prefix="/agents/{name}/archival", include_in_schema=False)
+router = APIRouter(prefix="/agentos/v1/agents/{agent}/passages", tags=["agentos"])
+_PAGE = 15
+Text = Annotated[str | None, Field(max_length=200)]
+
+
+class PassageQuery(FormQuery):
+    """Which passages: those that a search finds, or all, newest first."""
+
+    query: str | None = Field(None, max_length=10_000)
+    tag: str | None = Field(None, max_length=1000)
+    start: Text = None
+    end: Text = None
+    """ISO dates or times, both included."""
+    page: int = Field(0, ge=0, le=100)
+    """Of a search: 0 for the best hits, 1 for the next ones."""
+    after: Text = None
+    """Without a search: only passages older than this one, the last of the page before."""
+
+
+class NewPassage(BaseModel):
+    """A text for archival memory."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str = Field(max_length=1_000_000)
+    tags: list[str] = Field([], max_length=1000)
+    replaces: str | None = Field(None, max_length=200)
+    """The passage whose place it takes."""
+
+
+# as JSON
+
+
+@router.get("")
+async def passages(
+    agent: str,
+    serving: Serving,
+    asked: Annotated[PassageQuery, Query()],
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """Archival memory, newest first, or what a search finds, best first."""
+    found = await _found(serving, await agent_record(serving, agent), asked, limit)
+    return answer(found["passages"])
+
+
+@router.post("")
+async def add(agent: str, body: NewPassage, serving: Serving) -> Response:
+    """Store a text; one that is stored already is returned."""
+    record = await agent_record(serving, agent)
+    return answer(values.passage_value(await _add(serving, record, body.text, body.tags, body.replaces)))
+
+
+@router.get("/{passage}")
+async def show(agent: str, passage: str, serving: Serving) -> Response:
+    """One passage, valid or not."""
+    return answer(await _shown(serving, await agent_record(serving, agent), passage))
+
+
+@router.delete("/{passage}")
+async def delete(agent: str, passage: str, serving: Serving) -> Response:
+    """Take a passage out of archival memory; undo brings it back."""
+    record = await agent_record(serving, agent)
+    gone = await curate.delete_passage(serving.store, serving.runtime.clock, record.id, _number(passage))
+    return answer(values.passage_value(gone))
+
+
+# as pages
+
+
+@pages.get("")
+async def archival_page(
+    request: Request,
+    name: str,
+    serving: Serving,
+    asked: Annotated[PassageQuery, Query()],
+    edit: str | None = None,
+    done: str | None = None,
+) -> Response:
+    """The passages; `edit` (a passage's id, or `new`) opens a form, `done` tells what was just changed."""
+    return await _page(request, serving, name, asked, edit=edit, done=done)
+
+
+@pages.post("")
+async def save(
+    request: Request,
+    name: str,
+    serving: Serving,
+    text: Annotated[str, Form()] = "",
+    tags: Annotated[str, Form(max_length=10_000)] = "",
+    replaces: Annotated[str, Form(max_length=200)] = "",
+) -> Response:
+    """Store a text, in the place of another where one is named; what cannot be stored is shown with the reason."""
+    record = await agent_record(serving, name)
+    try:
+        saved = await _add(serving, record, text, tags.split(","), replaces or None)
+    except AgentOSError as error:
+        asked, edit = PassageQuery(), replaces or "new"
+        return await _page(request, serving, name, asked, 400, edit=edit, typed=(text, tags), refused=str(error))
+    return see(agent_path(record.name, "archival", done=saved.ref))
+
+
+@pages.get("/{passage}")
+async def passage_page(
+    request: Request, name: str, passage: str, serving: Serving, edit: str | None = None
+) -> Response:
+    """One passage in full."""
+    record = await agent_record(serving, name)
+    found = await _shown(serving, record, passage)
+    return page(request, "passage.html", agent=record.name, view="archival", p=found, edit=edit, refused=None)
+
+
+@pages.post("/{passage}/delete")
+async def delete_page(name: str, passage: str, serving: Serving) -> Response:
+    """Take a passage out."""
+    record = await agent_record(serving, name)
+    gone = await curate.delete_passage(serving.store, serving.runtime.clock, record.id, _number(passage))
+    return see(agent_path(record.name, "archival", done=f"-{gone.ref}"))
+
+
+async def _page(
+    request: Request, serving: Service, name: str, query: PassageQuery, status: int = 200, *, edit: str | None = None,
+    done: str | None = None, typed: tuple[str, str] | None = None, refused: str | None = None,
+) -> Response:  # fmt: skip
+    record = await agent_record(serving, name)
+    try:
+        found = await _found(serving, record, query, _PAGE)
+    except AgentOSError as error:
+        found, refused, status = {"passages": [], "after": None, "more": False}, str(error), 400
+    asked = query.model_dump(exclude={"page", "after"})
+    return page(
+        request, "archival.html", status, agent=record.name, view="archival", shown=asked, number=query.page,
+        first=query.after is None and not query.page, edit=edit, done=done, typed=typed, refused=refused, **found,
+    )  # fmt: skip
+
+
+# what both do
+
+
+def _number(ref: str) -> int:
+    """The number of a passage's id."""
+    if ref[:1] != "p" or not (ref[1:].isascii() and ref[1:].isdigit() and len(ref) < 17):
+        raise NotFound(f"{ref!r} is no passage; ids look like p12")
+    return int(ref[1:])
+
+
+async def _passage(serving: Service, record: AgentRecord, ref: str) -> Passage:
+    number = _number(ref)
+    found: list[Passage] = await serving.store.read(lambda tx: tx.passages(record.id, [number]))
+    if not found:
+        raise NotFound(f"this agent has no passage {ref}")
+    return found[0]
+
+
+async def _shown(serving: Service, record: AgentRecord, ref: str) -> Json:
+    passage = await _passage(serving, record, ref)
+    found: list[Json] = await serving.store.read(lambda tx: values.passage_values(tx, record.id, [passage]))
+    return found[0]
+
+
+async def _found(serving: Service, record: AgentRecord, query: PassageQuery, limit: int) -> Json:
+    """{"passages", "after", "more"}: `after` goes on behind a list, `more` tells of a search's next page."""
+    now = serving.runtime.clock.now()
+    start, end = moment("start", query.start, now), moment("end", query.end, now, end=True)
+    if query.query is None or not query.query.strip():
+        last = await _passage(serving, record, query.after) if query.after else None
+
+        def listed(tx: Any) -> Json:
+            part = {"tag": query.tag, "start": start, "end": end}
+            found: list[Passage] = tx.passage_page(record.id, False, last, None, limit + 1, **part)
+            after = found[limit - 1].ref if len(found) > limit else None
+            return {"passages": values.passage_values(tx, record.id, found[:limit]), "after": after, "more": False}
+
+        return await serving.store.read(listed)
+    tags = (query.tag,) if query.tag else ()
+    asked = SearchQuery(query.query, tags=tags, start=start, end=end, limit=limit, page=query.page, now=now)
+    hits = sorted(await serving.runtime.search(record.id, asked), key=lambda hit: -hit.score)
+
+    def whole(tx: Any) -> list[Json]:
+        rows = {p.ref: p for p in tx.passages(record.id, [int(hit.ref[1:]) for hit in hits])}
+        return values.passage_values(tx, record.id, [rows[hit.ref] for hit in hits if hit.ref in rows])
+
+    said = {hit.ref: {"why": hit.why, "score": round(hit.score, 4)} for hit in hits}
+    found = await serving.store.read(whole)
+    return {"passages": [p | said[p["id"]] for p in found], "after": None, "more": len(hits) == limit}
+
+
+async def _add(
+    serving: Service, record: AgentRecord, text: str, tags: list[str], replaces: str | None = None
+) -> Passage:
+    runtime = serving.runtime
+    old = None if replaces is None else await _passage(serving, record, replaces)
+    memory = AgentMemory(runtime, record.id, None)
+    saved = await curate.insert_passage(runtime.store, runtime.clock, memory, record.id, text, tags)
+    if old is not None and old.id != saved.id:
+        await curate.delete_passage(runtime.store, runtime.clock, record.id, old.id)
+    return saved

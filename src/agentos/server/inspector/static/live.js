@@ -1,0 +1,192 @@
+// Pages that follow an agent while it works: what is saved they show as the server renders it, what is being
+// written as it comes. Texts become text nodes only.
+"use strict";
+(() => {
+  const find = (id) => document.getElementById(id);
+  const followed = () => document.querySelector("[data-live]");
+  const heard = new Set();
+  const rendered = new Map();
+  let live = { place: 0, text: "", count: 0 };
+  let source, timer, busy = false, again = false;
+
+  function notice(text) {
+    const shown = document.createElement("p");
+    shown.className = "notice bad";
+    shown.textContent = text;
+    find("notice").replaceChildren(...(text ? [shown] : []));
+  }
+
+  function note(text) {
+    const shown = find("live-note");
+    if (!shown) return;
+    shown.hidden = !text;
+    shown.firstElementChild.textContent = text;
+  }
+
+  // a chat stays at its end, unless somebody reads further up
+
+  const below = () => find("say") ? find("conversation").getBoundingClientRect().bottom - window.innerHeight : 1e9;
+  const atEnd = () => below() < 120;
+
+  function toEnd() {
+    if (find("say")) window.scrollBy(0, below() + find("say").offsetHeight);
+  }
+
+  // the message being written
+
+  function readLive() {
+    const shown = find("live-text");
+    if (!shown || Number(shown.dataset.place) < live.place) return;
+    const text = shown.textContent, count = [...text].length;
+    if (Number(shown.dataset.place) > live.place || count > live.count) {
+      live = { place: Number(shown.dataset.place), text, count };
+    }
+  }
+
+  function showLive() {
+    const shown = find("live-text");
+    if (!shown) return;
+    const written = live.text && live.place > Number(document.querySelector("[data-last]")?.dataset.last ?? 0);
+    shown.textContent = written ? live.text : "";
+    find("live").hidden = !written;
+  }
+
+  function write(event) {
+    if (event.place !== live.place) live = { place: event.place, text: "", count: 0 };
+    const letters = [...event.text], known = live.count - event.at;
+    if (known < 0) return soon(); // its beginning was not heard here
+    live.text += letters.slice(known).join("");
+    live.count = Math.max(live.count, event.at + letters.length);
+    const low = atEnd();
+    showLive();
+    if (low) toEnd();
+  }
+
+  // what is saved
+
+  function soon() {
+    clearTimeout(timer);
+    timer = setTimeout(refresh, 80);
+  }
+
+  async function refresh() {
+    if (busy) return void (again = true);
+    busy = true;
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
+      if (new URL(answer.url).pathname !== location.pathname || answer.status === 401) {
+        source?.close();
+        return notice("You are signed out; sign in again in another tab, then reload this page.");
+      }
+      if (answer.ok) swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    } catch {
+      note("The server does not answer; this page goes on as soon as it does.");
+    } finally {
+      busy = false;
+      if (again) {
+        again = false;
+        soon();
+      }
+    }
+  }
+
+  function swap(page) {
+    const low = atEnd();
+    for (const id of ["runs", "trace", "conversation", "memory"]) {
+      const old = find(id), fresh = page.getElementById(id);
+      if (!old || !fresh || rendered.get(id) === fresh.outerHTML) continue;
+      rendered.set(id, fresh.outerHTML);
+      for (const details of old.querySelectorAll("details[open][id]")) {
+        fresh.querySelector(`#${CSS.escape(details.id)}`)?.setAttribute("open", "");
+      }
+      const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+      old.replaceWith(document.adoptNode(fresh));
+      window.htmx?.process(fresh);
+      if (focused) find(focused)?.focus();
+    }
+    readLive();
+    showLive();
+    if (low) toEnd();
+    if (!followed()) source?.close();
+  }
+
+  function hear(event) {
+    const wanted = followed()?.dataset.run;
+    if (wanted && event.run_id && event.run_id !== wanted) return;
+    const key = `${event.run_id} ${event.type} ${event.seq}`; // the same comes by two ways
+    if (event.type !== "saved" && heard.has(key)) return;
+    heard.add(key);
+    if (event.type === "text_delta" && !find("runs")) return write(event);
+    if (event.type === "text_delta" || event.type === "reasoning_delta") return;
+    note(event.type === "retry" ? `${event.error} It is tried again (attempt ${event.attempt}).` : "");
+    if (event.type === "retry") live = { place: 0, text: "", count: 0 }; // it is said anew
+    if (event.type === "result") heard.clear(); // a run that is taken up again counts anew
+    soon();
+  }
+
+  function follow() {
+    const name = followed()?.dataset.live;
+    if (!name) return;
+    source = new EventSource(`/agentos/v1/agents/${encodeURIComponent(name)}/events`);
+    source.onmessage = (message) => hear(JSON.parse(message.data));
+    source.onopen = soon; // what happened meanwhile
+    // a turn may run in a process whose events do not come here
+    setInterval(() => document.querySelector("[data-run], .busy .state") && soon(), 5000);
+  }
+
+  // saying something
+
+  let sent = { text: "", key: "" };
+
+  async function say(form, words) {
+    const text = words.value;
+    if (!text.trim()) return;
+    if (text !== sent.text) sent = { text, key: `${Date.now()}-${Math.random().toString(36).slice(2)}` };
+    words.value = "";
+    notice("");
+    let answer;
+    try {
+      answer = await fetch(form.dataset.path, {
+        method: "POST",
+        headers: { "content-type": "application/json", "x-csrf-token": form.dataset.csrf },
+        body: JSON.stringify({ text, otid: sent.key }),
+      });
+    } catch {
+      words.value ||= text;
+      return notice("The server does not answer. See whether it runs, then send it again: it is taken once.");
+    }
+    if (!answer.ok) {
+      const { detail } = await answer.json().catch(() => ({}));
+      words.value ||= text;
+      return notice(Array.isArray(detail) ? detail.map((fault) => fault.msg).join("; ") : detail ?? "It was refused.");
+    }
+    sent = { text: "", key: "" };
+    soon();
+    try {
+      await read(answer.body.pipeThrough(new TextDecoderStream()).getReader());
+    } catch {} // the agent's own events go on
+  }
+
+  async function read(lines) {
+    let rest = "";
+    for (let part = await lines.read(); !part.done; part = await lines.read()) {
+      const events = (rest + part.value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) if (event.startsWith("data: ")) hear(JSON.parse(event.slice(6)));
+    }
+  }
+
+  const form = find("say"), words = find("words");
+  form?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    say(form, words);
+  });
+  words?.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches) return;
+    event.preventDefault();
+    form.requestSubmit();
+  });
+  readLive();
+  toEnd();
+  follow();
+})();

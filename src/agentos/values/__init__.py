@@ -1,0 +1,52 @@
+"""What the views show, read from the kernel as plain JSON values: `--json` prints these very objects."""
+
+from agentos.values.agents import agent_details, agent_page, agent_value, schedule_value, usage_value
+from agentos.values.context import context_value, entry_value, fill_percent, step_value
+from agentos.values.journal import ACTORS, KINDS, chain_value, history_page, history_value, undone_value
+from agentos.values.memory import block_value, hit_value, memory_value, passage_value, passage_values, versions_value
+from agentos.values.plain import Json, local
+from agentos.values.runs import (
+    conversation_value,
+    message_value,
+    own_run,
+    run_page,
+    run_value,
+    trace_value,
+)
+from agentos.values.window import filling_value, page_out_page, request_value, target_tokens
+
+__all__ = [
+    "ACTORS",
+    "KINDS",
+    "Json",
+    "agent_details",
+    "agent_page",
+    "agent_value",
+    "block_value",
+    "chain_value",
+    "context_value",
+    "conversation_value",
+    "entry_value",
+    "fill_percent",
+    "filling_value",
+    "history_page",
+    "history_value",
+    "hit_value",
+    "local",
+    "memory_value",
+    "message_value",
+    "own_run",
+    "page_out_page",
+    "passage_value",
+    "passage_values",
+    "request_value",
+    "run_page",
+    "run_value",
+    "schedule_value",
+    "step_value",
+    "target_tokens",
+    "trace_value",
+    "undone_value",
+    "usage_value",
+    "versions_value",
+]
