@@ -52,6 +52,7 @@ class Forks:
 
 def _serve() -> None:
     import agentos.cli.app
+    import agentos.mcp_client.connection
     import agentos.runtime
     import agentos.server.serve
     import agentos.store.migrations  # noqa: F401

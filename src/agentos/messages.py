@@ -17,6 +17,9 @@ Kind = Literal["message", "alert", "timer", "fallback"]
 
 StopReason = Literal["end_turn", "max_steps", "budget", "loop", "cancelled", "llm_error", "requires_approval"]
 
+Approval = Literal["always", "ask", "never"]
+"""Whether a tool's calls run without asking, each once somebody approved it, or not at all."""
+
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Under which names servers send reasoning; it goes back under the name it came with."""
 

@@ -34,6 +34,7 @@ from agentos.errors import (
     UsageError,
 )
 from agentos.llm.detect import detect_model
+from agentos.mcp_client.servers import McpServers
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
 from agentos.messages import Block, Cause, Message, Passage
@@ -47,6 +48,7 @@ from agentos.store.lease import hold_lease
 from agentos.store.migrations import migrate
 from agentos.tools.described import DescribedTool, never_run
 from agentos.tools.memory import MEMORY_TOOLS
+from agentos.tools.servers import StoredServer
 from agentos.tools.tool import Tool
 from agentos.tools.toolset import Toolset
 
@@ -152,6 +154,8 @@ class Runtime:
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
         exact_below = max(EXACT_BELOW, self.settings.index_min_passages)  # below, there is nothing in the index
         self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync), exact_below)
+        self.mcp = McpServers(self.store, self.clock, self._measured_with)
+        """The MCP servers of its agents."""
         self._drain = BackgroundDrain(self.sync)
         self._drain.start()
 
@@ -160,6 +164,7 @@ class Runtime:
 
         Where the embedder is remote, what was written here is embedded first, as far as five seconds reach.
         """
+        await self.mcp.close()
         await self._drain.stop()
         if self._agents and not self.embedder.in_process:
             await self._drain.embed_rest()
@@ -211,8 +216,9 @@ class Runtime:
             raise UsageError(
                 f"agent {name!r} exists with persona {record.persona!r}; choose another --agent for {persona!r}"
             )
-        names = record.tools or ()
-        agent = self.attach(record, model, await self.store.read(lambda tx: tx.tools_named(names)))
+        found = record
+        await self.mcp.ask_new(found.id)
+        agent = self.attach(found, model, await self.store.read(lambda tx: _extras(tx, found)))
         if model is not None and (misfit := (await agent.turn()).misfit()):
             raise UsageError(misfit)
         return agent
@@ -220,34 +226,38 @@ class Runtime:
     async def agent_of(self, agent_id: str) -> Agent:
         """The agent with this id, as its row says now; `NotFound` when there is none."""
 
-        def work(tx: Any) -> tuple[AgentRecord, list[StoredTool]]:
+        def work(tx: Any) -> tuple[AgentRecord, list[_Extra]]:
             record = tx.agent(agent_id)
             if record is None:
                 raise NotFound(f"there is no agent {agent_id!r}")
-            return record, tx.tools_named(record.tools or ())
+            return record, _extras(tx, record)
 
-        record, described = await self.store.read(work)
-        return self.attach(record, described=described)
+        record, extras = await self.store.read(work)
+        return self.attach(record, extras=extras)
 
-    def attach(self, record: AgentRecord, model: str | None = None, described: Sequence[StoredTool] = ()) -> Agent:
+    def attach(self, record: AgentRecord, model: str | None = None, extras: "Sequence[_Extra]" = ()) -> Agent:
         """The object for an agent's row; the same one each time, while model, tools and system text stay the same.
 
-        `described`: the tools of its that clients described.
+        `extras`: the tools of its that clients described, and its MCP servers.
         """
         llm = self.llm(model or record.model)
-        schemas = json.dumps([tool.json_schema for tool in described]) if described else ""
-        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, schemas)
+        said = [e.revision if isinstance(e, StoredServer) else e.json_schema for e in extras]
+        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, json.dumps(said))
         if key not in self._agents:
             self._forget_idle()
-            self._agents[key] = Agent(record.id, self._parts(record, llm, described), self.lock, record)
+            self._agents[key] = Agent(record.id, self._parts(record, llm, extras), self.lock, record)
         self._agents.move_to_end(key)
         return self._agents[key]
 
-    def _parts(self, record: AgentRecord, llm: LLM, described: Sequence[StoredTool]) -> Parts:
+    def _parts(self, record: AgentRecord, llm: LLM, extras: "Sequence[_Extra]") -> Parts:
         windows = [w for w in (self.settings.context_window, record.window_tokens) if w is not None]
         tools = self.tools.only(record.tools)
-        if described:
-            tools = Toolset([*tools.tools.values(), *map(_tool, described)])
+        if extras:
+            named = dict(tools.tools)
+            for extra in extras:
+                for tool in self.mcp.tools(extra) if isinstance(extra, StoredServer) else [_tool(extra)]:
+                    named.setdefault(tool.name, tool)  # no server takes the place of a tool of ours
+            tools = Toolset(named.values())
         return Parts(
             store=self.store, llm=llm, tools=tools,
             memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
@@ -300,8 +310,11 @@ class Runtime:
                 tx.add_block(block, Cause(record.id, "runtime" if blocks is None else "user"))
             for block_id in shared:
                 tx.attach_block(record.id, block_id)
+            for server in who.mcp_servers:
+                tx.save_mcp_server(StoredServer(record.id, server, record.created_at))
 
         await self.store.write(work)
+        await self.mcp.ask_new(record.id)
         return record
 
     async def update_agent(self, agent_id: str, *, blocks: Sequence[int] | None = None, **values: Any) -> AgentRecord:
@@ -352,24 +365,42 @@ class Runtime:
             await self._measured(record, (), blocks, tool)
         await self.store.write(lambda tx: tx.update_tool(tool))
 
+    async def _measured_with(self, agent_id: str, servers: Sequence[StoredServer]) -> None:
+        """`UsageError` where an agent has no room for the tools of these MCP servers."""
+
+        def work(tx: Any) -> tuple[AgentRecord | None, list[int]]:
+            return tx.agent(agent_id), [b.id for b in tx.blocks(agent_id)]
+
+        record, blocks = await self.store.read(work)
+        if record is None:
+            raise NotFound(f"there is no agent {agent_id!r}")
+        await self._measured(record, (), blocks, servers=servers)
+
     async def _measured(
-        self, record: AgentRecord, blocks: Sequence[Block], shared: Sequence[int], tool: StoredTool | None = None
+        self,
+        record: AgentRecord,
+        blocks: Sequence[Block],
+        shared: Sequence[int],
+        tool: StoredTool | None = None,
+        servers: Sequence[StoredServer] | None = None,
     ) -> AgentRecord:
         """The row with the room its core memory has; `UsageError` where that would be too little for its blocks.
 
-        `tool` stands in for the one of its name.
+        `tool` stands in for the one of its name, `servers` for its MCP servers.
         """
         llm = await asyncio.to_thread(self.llm, record.model)
 
-        def work(tx: Any) -> tuple[list[StoredTool], list[Block]]:
+        def work(tx: Any) -> tuple[list[_Extra], list[Block]]:
             found = [tx.block(block_id) for block_id in shared]
             if None in found:
                 raise NotFound(f"there is no block {shared[found.index(None)]}")
-            return tx.tools_named(record.tools or ()), found
+            return _extras(tx, record), found
 
-        described, others = await self.store.read(work)
-        described = [tool if tool is not None and tool.name == d.name else d for d in described]
-        parts = self._parts(record, llm, described)
+        extras, others = await self.store.read(work)
+        extras = [tool if tool is not None and isinstance(e, StoredTool) and tool.name == e.name else e for e in extras]
+        if servers is not None:
+            extras = [*(e for e in extras if isinstance(e, StoredTool)), *servers]
+        parts = self._parts(record, llm, extras)
         believed = (await asyncio.to_thread(fit_window, parts, None)).tokens  # a model's window may take seconds
         learned = await self.store.read(lambda tx: tx.learned_window(llm.name, believed))
         turn = Turn(parts, AgentState(record, [*blocks, *others], [], [], []), learned)
@@ -484,6 +515,14 @@ def _refuse_odd(name: str) -> None:
             f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes, "
             "the first no dot or hyphen"
         )
+
+
+_Extra = StoredTool | StoredServer
+"""What gives an agent tools beside those that are built in."""
+
+
+def _extras(tx: Any, record: AgentRecord) -> list[_Extra]:
+    return [*tx.tools_named(record.tools or ()), *tx.mcp_servers(record.id)]
 
 
 def _tool(stored: StoredTool) -> Tool:

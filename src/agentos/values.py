@@ -15,6 +15,7 @@ from agentos.protocols import Hit
 from agentos.runtime import Runtime
 from agentos.state import AgentRecord, Limits, Schedule, StepRecord
 from agentos.tools.memory import SEARCH_TOOLS
+from agentos.tools.servers import StoredServer
 
 Json = dict[str, Any]
 
@@ -31,6 +32,21 @@ def block_value(tx: Any, block: Block, agent_id: str) -> Json:
         "id": f"b{block.id}", "label": block.label, "value": block.value, "characters": len(block.value),
         "limit": block.limit, "description": block.description, "read_only": block.read_only,
         "version": block.version_id, "shared_with": others,
+    }  # fmt: skip
+
+
+def mcp_server_value(stored: StoredServer, agent: str) -> Json:
+    """An MCP server of the agent with this name; values that could be secrets are hidden."""
+    server = stored.server
+    tools = [
+        {"name": tool["name"], "tool": tool["tool"], "description": tool["description"],
+         "approval": server.approval_of(tool["tool"])}
+        for tool in stored.tools or ()
+    ]  # fmt: skip
+    shown = server.shown()
+    return {
+        "agent": agent, "name": server.name, **shown, "only": shown["tools"], "tools": tools,
+        "reached": stored.tools is not None, "problem": stored.problem, "created_at": local(stored.created_at),
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import agentos
+from agentos.cli.mcp_servers import app as mcp_app
 
 app = typer.Typer(
     name="agentos", help="Agents that remember: they edit their own bounded memory and never lose a turn.",
@@ -21,6 +22,7 @@ schedule_app = typer.Typer(
 )
 app.add_typer(memory_app, name="memory")
 app.add_typer(schedule_app, name="schedule")
+app.add_typer(mcp_app, name="mcp")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.", show_default=False)]

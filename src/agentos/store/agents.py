@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,14 +22,17 @@ from agentos.store.tables import (
     BlockVersionRow,
     HomeRow,
     JournalRow,
+    McpServerRow,
     MessageRow,
     RunRow,
     ToolRow,
     WindowRow,
 )
+from agentos.tools.servers import McpServer, StoredServer
 
 _agent, _block, _version, _attached = (table(r) for r in (AgentRow, BlockRow, BlockVersionRow, AgentBlockRow))
 _journal, _window, _message, _run, _tool = (table(r) for r in (JournalRow, WindowRow, MessageRow, RunRow, ToolRow))
+_server = table(McpServerRow)
 _RECORD = [_agent.c[name] for name in AgentRecord.__dataclass_fields__]
 _BY_ID = sa.select(*_RECORD).where(_agent.c.id == sa.bindparam("agent_id"))
 _VERSION_OF = sa.select(_agent.c.version).where(_agent.c.id == sa.bindparam("agent_id"))
@@ -72,7 +76,7 @@ ON CONFLICT (model) DO UPDATE SET believed = excluded.believed, tokens = exclude
 
 
 class AgentRows(Rows):
-    """Statements on agents, blocks, tools that clients described, and the journal."""
+    """Statements on agents, blocks, tools that clients described, MCP servers, and the journal."""
 
     # agents
 
@@ -406,6 +410,31 @@ class AgentRows(Rows):
             self.update_agent(record.id, tools=[n for n in record.tools or () if n != tool.name])
         self.connection.execute(sa.delete(_tool).where(_tool.c.id == tool.id))
 
+    # MCP servers
+
+    def mcp_servers(self, agent_id: str | None = None) -> list[StoredServer]:
+        """The MCP servers of an agent, or of all, by agent and name."""
+        query = sa.select(_server).order_by(_server.c.agent_id, _server.c.name)
+        rows = self.all(query if agent_id is None else query.where(_server.c.agent_id == agent_id))
+        return [_to_server(row) for row in rows]
+
+    def save_mcp_server(self, stored: StoredServer) -> None:
+        """Insert a server, in place of the agent's one of that name; `NotFound` when the agent was deleted."""
+        if not self.lock_agent(stored.agent_id):
+            raise NotFound("this agent was deleted; `agentos agents list` shows which there are")
+        self.delete_mcp_server(stored.agent_id, stored.name)
+        values = {"config": stored.server.model_dump(mode="json"), "name": stored.name}
+        tools = None if stored.tools is None else list(stored.tools)
+        self.insert(
+            McpServerRow, agent_id=stored.agent_id, created_at=stored.created_at, tools=tools, problem=stored.problem,
+            revision=uuid.uuid4().hex, **values,
+        )  # fmt: skip
+
+    def delete_mcp_server(self, agent_id: str, name: str) -> bool:
+        """Remove a server; whether there was one."""
+        query = sa.delete(_server).where(_server.c.agent_id == agent_id, _server.c.name == name)
+        return self.connection.execute(query).rowcount > 0
+
     # journal
 
     def journal(
@@ -475,6 +504,12 @@ def _to_block(row: Any) -> Block:
 
 def _to_tool(row: Any) -> StoredTool:
     return StoredTool(**{**row, "tags": tuple(row["tags"])})
+
+
+def _to_server(row: Any) -> StoredServer:
+    values = {**row, "tools": None if row["tools"] is None else tuple(row["tools"])}
+    del values["name"]
+    return StoredServer(server=McpServer.model_validate(values.pop("config")), **values)
 
 
 def _agent_record(row: Any) -> AgentRecord:

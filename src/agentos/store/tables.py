@@ -305,6 +305,19 @@ class ToolRow(SQLModel, table=True):
     meta: dict[str, Any] = _json()
 
 
+class McpServerRow(SQLModel, table=True):
+    """An MCP server of an agent (`agentos.tools.servers.StoredServer`)."""
+
+    __tablename__ = "mcp_server"
+    agent_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    created_at: datetime = _time()
+    config: dict[str, Any] = _json()
+    tools: list[dict[str, Any]] | None = _json(nullable=True)
+    problem: str = ""
+    revision: str = ""
+
+
 class OutboxRow(SQLModel, table=True):
     """A change the vector index has yet to take in."""
 

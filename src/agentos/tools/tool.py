@@ -12,7 +12,7 @@ from typing import Any, Protocol, get_type_hints, overload
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from agentos.errors import ToolError
-from agentos.messages import Block, Cause, Message, Passage
+from agentos.messages import Approval, Block, Cause, Message, Passage
 from agentos.protocols import Hit, SearchQuery, Tx
 
 HEARTBEAT = "request_heartbeat"
@@ -68,6 +68,8 @@ class Tool:
     """Whether a call that began before a crash may simply run again."""
     transactional: bool = False
     """True for tools that only prepare a change of our own database: they run again until they commit."""
+    approval: Approval = "always"
+    """Whether its calls run without asking (`always`), each once somebody approved it (`ask`), or `never`."""
 
     @cached_property
     def arguments(self) -> type[BaseModel]:

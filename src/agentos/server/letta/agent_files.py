@@ -30,7 +30,9 @@ async def export_agent(agent_id: str, serving: Serving, scrub_messages: bool = F
     def work(tx: Any) -> Json:
         record = existing_agent(tx, agent_id)
         blocks = [block_value(b) | {"id": f"block-{n}"} for n, b in enumerate(tx.blocks(agent_id))]
-        tools = [v | {"id": f"tool-{n}"} for n, v in enumerate(tool_values(tx, serving.runtime, record))]
+        # an MCP server stays behind: elsewhere neither its command nor its secrets would be there
+        own = [v for v in tool_values(tx, serving.runtime, record) if v["tool_type"] != "external_mcp"]
+        tools = [v | {"id": f"tool-{n}"} for n, v in enumerate(own)]
         messages = [] if scrub_messages else tx.history(agent_id, True, None, None, _ALL)
         agent = {
             "id": "agent-0", "name": record.name, "agent_type": "memgpt_v2_agent", "system": record.system,

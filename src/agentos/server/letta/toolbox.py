@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from agentos.errors import NotFound, UsageError
@@ -9,6 +10,7 @@ from agentos.runtime import Runtime
 from agentos.server.letta.fields import Json
 from agentos.state import AgentRecord, StoredTool
 from agentos.tools.memory import MEMORY_TOOLS
+from agentos.tools.servers import StoredServer
 from agentos.tools.tool import Tool
 
 LETTA_TOOLS: dict[str, tuple[str, ...]] = {
@@ -60,7 +62,24 @@ def chosen_tools(tx: Any, runtime: Runtime, names: Sequence[str], ids: Sequence[
 def tool_values(tx: Any, runtime: Runtime, record: AgentRecord) -> list[Json]:
     """An agent's tools, those that are built in first."""
     own = runtime.tools.only(record.tools).tools.values()
-    return [*map(built_in_value, own), *map(stored_value, tx.tools_named(record.tools or ()))]
+    described = map(stored_value, tx.tools_named(record.tools or ()))
+    values = [*map(built_in_value, own), *described, *chain(*map(_server_values, tx.mcp_servers(record.id)))]
+    return [*{value["name"]: value for value in reversed(values)}.values()][::-1]  # as the agent has them
+
+
+def _server_values(stored: StoredServer) -> list[Json]:
+    """The tools of an MCP server."""
+    return [
+        {
+            "id": built_in_id(f"{stored.agent_id}/{tool['name']}"), "name": tool["name"],
+            "description": tool["description"], "json_schema": {k: v for k, v in tool.items() if k != "tool"},
+            "args_json_schema": tool["parameters"], "source_code": None, "source_type": "json",
+            "tool_type": "external_mcp", "tags": [f"mcp:{stored.name}"], "return_char_limit": 50_000,
+            "default_requires_approval": stored.server.approval_of(tool["tool"]) == "ask",
+            "metadata_": {"mcp": {"server_name": stored.name}},
+        }
+        for tool in stored.offered
+    ]  # fmt: skip
 
 
 def built_in_id(name: str) -> str:
