@@ -9,8 +9,8 @@ from math import isfinite
 from typing import Any, Literal
 
 Role = Literal["user", "assistant", "tool"]
-Origin = Literal["user", "agent", "tool", "runtime", "import"]
-"""Who a text comes from. Only origin `user` establishes facts about a user."""
+Origin = Literal["user", "agent", "tool", "runtime", "import", "client"]
+"""Who a text comes from: `client` is a program that uses the memory. Only `user` establishes facts about a user."""
 
 Kind = Literal["message", "alert", "timer", "fallback"]
 """`alert` and `timer` are the runtime's own notices; `fallback` is its plain sentence at a turn's end."""
@@ -25,7 +25,9 @@ _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 # What only the runtime may say to a model: in a user's text, often pasted, it is shown in round brackets.
-_MARKERS = re.compile(r"\[(system notice|summary request|summary of earlier conversation)\]", re.IGNORECASE)
+_MARKERS = re.compile(
+    r"\[(system notice|summary request|summary of earlier conversation|client\b[^\]\n]*)\]", re.IGNORECASE
+)
 
 
 def clean_text(text: str) -> str:
@@ -170,6 +172,16 @@ class Message:
         return f"m{self.id}"
 
     @property
+    def opens_exchange(self) -> bool:
+        """Whether it is what somebody outside said, and not the agent, a tool or the runtime."""
+        return self.origin in ("user", "client")
+
+    @property
+    def mark(self) -> str:
+        """What the model is told before a text that is a program's and not the user's."""
+        return f"[client {self.name or 'unknown'}] " if self.origin == "client" else ""
+
+    @property
     def reasoning(self) -> str:
         """What the model thought before it spoke, where its provider tells."""
         fields = (self.provider or {}).get("fields", {})
@@ -199,7 +211,7 @@ class Message:
             )
         if self.role == "user":
             notice = "[system notice] " if self.kind in ("alert", "timer") else ""
-            text = text if notice else _MARKERS.sub(r"(\1)", text)
+            text = text if notice else self.mark + _MARKERS.sub(r"(\1)", text)
             return {"role": "user", "content": f"[{self.local_time:%Y-%m-%d %H:%M:%S %a}] {notice}{text}"}
         if self.role == "tool":
             return {"role": "tool", "tool_call_id": self.call_id, "content": text if text.strip() else "(empty)"}
@@ -312,3 +324,5 @@ class Cause:
     run_id: str | None = None
     message_id: int | None = None
     call_id: str | None = None
+    client: str = ""
+    """The name of the program, where the actor is `client`."""

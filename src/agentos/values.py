@@ -103,6 +103,16 @@ def history_value(tx: Any, agent_id: str, limit: int, label: str | None = None) 
     return [_event_value(tx, event, labels, undone) for event in events]
 
 
+def changes_value(
+    tx: Any, agent_id: str, after: int, since: datetime | None, limit: int, actions: tuple[str, ...] = ()
+) -> list[Json]:
+    """What the journal says happened behind the event `after` and from `since` on, oldest first."""
+    labels = {f"b{b.id}": b.label for b in tx.blocks(agent_id)}
+    undone = undone_events(tx.events(agent_id, actions=("undo.",), limit=1000))
+    events = tx.events_since(agent_id, after, since, limit, actions)
+    return [_event_value(tx, event, labels, undone) for event in events]
+
+
 def _event_value(tx: Any, event: Json, labels: dict[str, str], undone: set[int]) -> Json:
     target = "" if event["target"] == event["agent_id"] else event["target"]
     return {

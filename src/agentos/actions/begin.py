@@ -80,4 +80,4 @@ async def _input_of(turn: Turn) -> str:
     """What began the run, as its saved rows say."""
     run_id = turn.run.id
     messages = await turn.parts.store.read(lambda tx: tx.run_messages(run_id))
-    return "\n".join(f"{m.ref}: {m.content}" for m in messages if m.inbox_id is not None)
+    return "\n".join(f"{m.ref}: {m.mark}{m.content}" for m in messages if m.inbox_id is not None)

@@ -19,7 +19,13 @@ app.add_typer(agents_app, name="agents")
 schedule_app = typer.Typer(
     help="Messages that `agentos serve` sends to agents by the clock.", no_args_is_help=True, rich_markup_mode=None
 )
+token_app = typer.Typer(
+    help="Tokens for programs that use the memory of some agents (/mcp).", no_args_is_help=True, rich_markup_mode=None
+)
+mcp_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(memory_app, name="memory")
+app.add_typer(mcp_app, name="mcp")
+app.add_typer(token_app, name="token")
 app.add_typer(schedule_app, name="schedule")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -406,3 +412,56 @@ def schedule_remove(
     from agentos.cli import schedule
 
     schedule.remove(schedule_id)
+
+
+@mcp_app.callback(invoke_without_command=True)
+def mcp(
+    context: typer.Context,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Whose memory (`default`); again for several.", show_default=False),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="No tool may change anything.")] = False,
+) -> None:
+    """Give an MCP client (an editor, an assistant) the memory of an agent, over stdin and stdout."""
+    if context.invoked_subcommand is not None:
+        return
+    from agentos.cli import mcp_server
+
+    mcp_server.serve(agent or ["default"], read_only)
+
+
+@token_app.command("create")
+def token_create(
+    agent: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Whose memory; again for several.", show_default=False)
+    ],
+    name: Annotated[str, typer.Option(metavar="LABEL", help="What you call it.", show_default=False)] = "",
+    read_only: Annotated[bool, typer.Option("--read-only", help="It changes nothing.")] = False,
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="90d, 12h, or a date; without, never.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a token and show it, this once."""
+    from agentos.cli import tokens
+
+    tokens.create(agent, name, read_only, expires, json)
+
+
+@token_app.command("list")
+def token_list(json: Json = False) -> None:
+    """All tokens; the secrets are not kept."""
+    from agentos.cli import tokens
+
+    tokens.list_tokens(json)
+
+
+@token_app.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.", show_default=False)],
+) -> None:
+    """Make a token useless at once."""
+    from agentos.cli import tokens
+
+    tokens.revoke(token_id)

@@ -120,6 +120,21 @@ def _link(value: Json, depth: int) -> RenderableType:
     return Group(head, Text("  " * depth + "  " + line(value["text"], 600))) if value["text"] else head
 
 
+def tokens(values: list[Json]) -> RenderableType:
+    """Tokens with what they open."""
+    if not values:
+        return Text("no tokens; `agentos token create --agent NAME` makes one", style="quiet")
+    shown = []
+    for value in values:
+        row = Text.assemble((value["id"], "name"), f"  {safe(value['name'])}" if value["name"] else "")
+        row.append(f"  {value['kind']}{', read-only' if value['read_only'] else ''}: ")
+        row.append(line(", ".join(value["agents"]) or "no agent is left"))
+        until = f"expired {when(value['expires_at'])}" if value["expired"] else f"until {when(value['expires_at'])}"
+        row.append(f"  {until}" if value["expires_at"] else "", style="warn" if value["expired"] else "quiet")
+        shown.append(row)
+    return Group(*shown)
+
+
 def agents(values: list[Json]) -> RenderableType:
     """The list of agents."""
     if not values:

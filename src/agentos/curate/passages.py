@@ -1,4 +1,4 @@
-"""A person adds passages to archival memory and takes them out."""
+"""A person, or a program on their behalf, adds passages to archival memory and takes them out."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,30 +20,39 @@ async def insert_passage(
     text: str,
     tags: Sequence[str] = (),
     created_at: datetime | None = None,
+    replaces: int | None = None,
+    client: str = "",
 ) -> Passage:
     """Store a text in an agent's archival memory as a person; `memory` embeds it. `UsageError` when it is empty.
 
-    Text equal to a valid passage returns that one, its tags united with `tags`.
+    Text equal to a valid passage returns that one, its tags united with `tags`. `client` names the program that does
+    it, whose words are not the user's.
     """
     text = clean_text(text).strip()
     if not text:
         raise UsageError("the text is empty; give the text to store")
     labels = tuple(dict.fromkeys(clean_text(t).strip() for t in tags if t.strip()))
     vector, fingerprint = await memory.embed(text) or (None, None)
+    cause = by(agent_id, client)
     passage = Passage(
-        id=0, agent_id=agent_id, text=text, origin="user", created_at=created_at or clock.now(), tags=labels,
+        id=0, agent_id=agent_id, text=text, origin=cause.actor, created_at=created_at or clock.now(), tags=labels,
         embedding=vector, fingerprint=fingerprint,
     )  # fmt: skip
 
     def work(tx: Any) -> Passage:
         require_agent(tx, agent_id)
-        saved: Passage = tx.add_passage(passage, Cause(agent_id, "user"))[0]
+        old = next(iter(tx.passages(agent_id, [replaces])), None) if replaces else None  # SEAM
+        if replaces and (old is None or old.valid_to is not None):
+            raise NotFound(f"there is no passage p{replaces} to replace; a search shows the ids")
+        saved: Passage = tx.add_passage(passage, cause)[0]
+        if replaces not in (None, saved.id):  # SEAM: a stand-in for supersession
+            tx.end_passage(replaces, clock.now(), cause, "passage.supersede", note=f"by {saved.ref}")
         return saved
 
     return await store.write(work)
 
 
-async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: int) -> Passage:
+async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: int, client: str = "") -> Passage:
     """End a passage's validity: no search finds it, `undo` brings it back."""
     now = clock.now()
 
@@ -52,11 +61,17 @@ async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: 
         passage: Passage | None = next(iter(tx.passages(agent_id, [passage_id])), None)
         if passage is None or passage.valid_to is not None:
             raise NotFound(f"this agent has no passage p{passage_id}")
-        tx.end_passage(passage_id, now, Cause(agent_id, "user"), "passage.delete")
-        tx.add_notice(notice(agent_id, now, "undo", f"Passage {passage.ref} was deleted by the user."))
+        tx.end_passage(passage_id, now, by(agent_id, client), "passage.delete")
+        who = f"the client {client}" if client else "the user"
+        tx.add_notice(notice(agent_id, now, "undo", f"Passage {passage.ref} was deleted by {who}."))
         return passage
 
     return await store.write(work)
+
+
+def by(agent_id: str, client: str) -> Cause:
+    """A person as the cause of a change, or the program of that name."""
+    return Cause(agent_id, "client", client=client) if client else Cause(agent_id, "user")
 
 
 def notice(agent_id: str, now: datetime, name: str, text: str) -> Message:

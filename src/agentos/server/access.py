@@ -12,13 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from agentos.errors import Stopping
+from agentos.errors import AgentOSError, Stopping
 from agentos.server.replies import dumps, problem
 from agentos.server.service import HOST, Service, host_name
+from agentos.tokens import Grant, find_grant
 
 _log = logging.getLogger("agentos.access")
 OPEN = ("/healthz", "/readyz")
 """Paths that need no token."""
+_OF_TOKENS = ("/mcp",)
+"""Paths that a token for some agents opens."""
 _SLASHED = ("/", "/v1/models/")
 """Paths that keep their trailing slash; elsewhere both forms are one."""
 _PREFIXES = ("/v1", "/openai/v1", "/agentos/v1")
@@ -59,7 +62,7 @@ class Access:
             scope = {**scope, "path": path.rstrip("/") or "/", "raw_path": b""}
         with bound_contextvars(request_id=request_id):
             try:
-                self._check(scope)
+                await self._check(scope)
                 await self._app(scope, self._limited(receive), answered)
             except _Refused as refusal:
                 await _refuse(refusal, scope["path"], answered)
@@ -83,7 +86,7 @@ class Access:
         extra = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1), **known}
         _log.info("request", extra=extra)
 
-    def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> None:
         headers: dict[bytes, str] = {}
         for key, value in scope["headers"]:
             if key in headers and key in _ONCE:
@@ -102,13 +105,11 @@ class Access:
         if scope["path"] in OPEN:
             return
         scheme, _, token = headers.get(b"authorization", "").partition(" ")
-        given = token.strip().encode() if scheme.lower() == "bearer" else b""
-        if not hmac.compare_digest(given, self._service.token.encode()):
-            raise _Refused(
-                401,
-                "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
-                {"WWW-Authenticate": "Bearer"},
-            )
+        given = token.strip() if scheme.lower() == "bearer" else ""
+        if hmac.compare_digest(given.encode(), self._service.token.encode()):
+            scope["agentos.grant"] = Grant()
+        else:
+            scope["agentos.grant"] = await self._granted(given, scope["path"])
         if b"content-length" in headers and b"transfer-encoding" in headers:
             raise _Refused(400, "the request has two lengths, Content-Length and Transfer-Encoding; send one of them")
         length = headers.get(b"content-length", "0").strip()
@@ -121,6 +122,22 @@ class Access:
                 503, "the server stops; send it again once it has started",
                 {"Retry-After": str(_RETRY_AFTER_SECONDS), "Connection": "close"},
             )  # fmt: skip
+
+    async def _granted(self, token: str, path: str) -> Grant:
+        """What a token for some agents allows."""
+        try:
+            grant = await find_grant(self._service.store, self._service.runtime.clock, token)
+        except AgentOSError as error:
+            raise _Refused(503, str(error)) from None
+        if grant is None:
+            raise _Refused(
+                401,
+                "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if path not in _OF_TOKENS:
+            raise _Refused(403, "this token opens /mcp only; everything else needs the server's own")
+        return grant
 
     def _too_large(self) -> _Refused:
         most = self._service.max_body_bytes

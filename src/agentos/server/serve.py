@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
 def web_server(service: Service) -> uvicorn.Server:
     """The web server of an open home; it stops once its `should_exit` is set."""
     config = uvicorn.Config(
-        create_app(service), log_config=None, access_log=False, lifespan="off", server_header=False, ws="none",
+        create_app(service), log_config=None, access_log=False, lifespan="on", server_header=False, ws="none",
         http="h11",  # the stricter of uvicorn's two, and always there
         timeout_graceful_shutdown=_SHUT_SECONDS, timeout_keep_alive=75, h11_max_incomplete_event_size=64 * 1024,
     )  # fmt: skip

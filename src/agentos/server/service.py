@@ -12,6 +12,7 @@ from agentos.dispatch import Dispatcher
 from agentos.errors import NotFound, UsageError
 from agentos.protocols import Store
 from agentos.runtime import Runtime
+from agentos.server.mcp_endpoint import McpEndpoint
 from agentos.server.metrics import Metrics
 from agentos.state import AgentRecord
 
@@ -37,9 +38,11 @@ class Service:
     edits: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     """Held while an agent's row is read and changed by what was read."""
     metrics: Metrics = field(init=False, repr=False)
+    mcp: McpEndpoint = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.runtime, self.dispatcher)
+        self.mcp = McpEndpoint(self.runtime, self.dispatcher)
 
     def allow(self, *names: str) -> None:
         """Accept further names in the Host header; `UsageError` for what is none."""
