@@ -252,7 +252,9 @@ def test_what_a_turn_may_consist_of(serve: Callable[..., Served]) -> None:
         ([], BadRequestError, "empty"),
         (user(" "), BadRequestError, "empty"),
         ([{"role": "assistant", "content": "I said"}], BadRequestError, "assistant"),
-        ([{"type": "approval", "approve": True}], InternalServerError, "approval"),
+        ([{"type": "approval", "approve": True}], ConflictError, "no call"),
+        ([*user("and"), {"type": "approval", "approve": True}], BadRequestError, "stands alone"),
+        ([{"type": "tool_return", "tool_returns": []}], InternalServerError, "tool_return"),
         (user([{"type": "image", "source": {}}]), InternalServerError, "image"),
     ):
         with pytest.raises(error, match=words):

@@ -4,11 +4,13 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Protocol
 
+from agentos.actions.approve import cancel_waiting
 from agentos.actions.saved import turn_result
 from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, Stopping, StoreError, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
@@ -16,7 +18,7 @@ from agentos.feeds import Feed, Feeds
 from agentos.messages import Input
 from agentos.runtime import Runtime
 from agentos.schedules import next_time
-from agentos.state import InboxItem
+from agentos.state import Decision, InboxItem
 
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
@@ -148,14 +150,27 @@ class Dispatcher:
     # input
 
     async def accept(
-        self, agent_id: str, inputs: Sequence[str | Input], *, otid: str | None = None, repeated: bool = False
+        self,
+        agent_id: str,
+        inputs: Sequence[str | Input],
+        *,
+        otid: str | None = None,
+        repeated: bool = False,
+        refuses: bool = True,
     ) -> InboxItem:
         """Save input (`Agent.accept`) and see to its turn."""
         agent = await self.runtime.agent_of(agent_id)
-        item = await agent.accept(inputs, otid=otid, repeated=repeated, most_waiting=self.most_waiting)
+        item = await agent.accept(inputs, otid=otid, repeated=repeated, most_waiting=self.most_waiting, refuses=refuses)
         self.feeds.ended.pop(item.run_id, None)  # it may be taken up again
         _log.info("accepted", extra={"agent_id": agent_id, "run_id": item.run_id})
         await self._have_run(agent_id, item.run_id)
+        return item
+
+    async def decide(self, agent_id: str, decisions: Mapping[str, Decision], *, run_id: str | None = None) -> InboxItem:
+        """Take decisions in (`Agent.decide`) and see to it that the turn goes on."""
+        item = await (await self.runtime.agent_of(agent_id)).decide(decisions, run_id=run_id)
+        _log.info("decided", extra={"agent_id": agent_id, "run_id": item.run_id})
+        await self._have_run(agent_id, f"{item.run_id}-{uuid.uuid4()}")
         return item
 
     async def drain(self, agent_id: str) -> None:
@@ -193,19 +208,26 @@ class Dispatcher:
         """
         now = self.runtime.clock.now()
 
-        def work(tx: Any) -> tuple[list[str], list[str]]:
+        def work(tx: Any) -> tuple[list[str], list[str], list[str]]:
             tx.lock_agent(agent_id)  # a run that waits must not begin in this moment
             unfinished = tx.open_runs(agent_id)
             asked = [r.id for r in unfinished] if run_ids is None else list(run_ids)
             waiting = [r for r in unfinished if r.id in asked and r.status == "created"]
             for run in waiting:
                 tx.cancel_run(run, now)
-            return asked, [r.id for r in waiting]
+            unapproved = [r for r in unfinished if r.id in asked and r.awaits_approval]
+            for run in unapproved:
+                cancel_waiting(tx, run)
+            return asked, [r.id for r in waiting], [r.id for r in unapproved]
 
-        asked, stopped = await self.runtime.store.write(work)
+        asked, stopped, unapproved = await self.runtime.store.write(work)
+        stopped += unapproved
+        for run_id in unapproved:
+            await self._have_run(agent_id, f"{run_id}-cancel")
         running = self.runtime.running(agent_id)
         run = (await (running or await self.runtime.agent_of(agent_id)).state()).run
-        if run is not None and run.id in asked and (running is not None or self._relay is not None):
+        going_on = run is not None and run.id in asked and run.id not in stopped
+        if run is not None and going_on and (running is not None or self._relay is not None):
             if running is not None:
                 running.cancel()
             if self._relay is not None:
@@ -388,6 +410,8 @@ class Dispatcher:
     async def _fire(self, schedule: Any, now: Any) -> None:
         """Send a schedule's input once, however many of its times were missed, and not while the last still waits."""
         store, key = self.runtime.store, f"{schedule.id}@"
+        if await store.read(lambda tx: tx.awaits_approval(schedule.agent_id)):
+            return  # it fires once somebody has decided
         if not await store.read(lambda tx: tx.waits(schedule.agent_id, key)):
             agent = await self.runtime.agent_of(schedule.agent_id)
             try:

@@ -141,6 +141,8 @@ class Feeds:
         feed.take(event)
         if isinstance(event, TurnEnded):  # whoever follows has it; where the run is taken up again, another begins
             del self._feeds[event.run_id]
+            if event.result.stop_reason == "requires_approval":  # it may go on, and in another process
+                return feed
             self.ended[event.run_id] = event.result
             if len(self.ended) > _ENDED:
                 self.ended.popitem(last=False)

@@ -9,10 +9,13 @@ from typing import Literal
 
 from agentos.context import pager
 from agentos.messages import Block, Message, StopReason, ToolCall
-from agentos.state import AgentState, InboxItem, Timer
+from agentos.state import AgentState, InboxItem, RunRecord, Timer
 
 LOOP_AFTER = 3
 """The same call with the same result this many times running stops the turn."""
+
+
+SPOKEN_TO = "the user wrote something else instead"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,15 @@ class RunCall:
     """Run a pending tool call and save its result."""
 
     call: ToolCall
+    refusal: str | None = None
+    """Why it was not approved: then this is its result."""
+
+
+@dataclass(frozen=True)
+class AwaitApproval:
+    """Stop the turn until somebody has decided on these calls."""
+
+    calls: tuple[ToolCall, ...]
 
 
 @dataclass(frozen=True)
@@ -65,10 +77,10 @@ class End:
 
 @dataclass(frozen=True)
 class Idle:
-    """Nothing is due."""
+    """Nothing is due, or nothing until somebody decides."""
 
 
-Action = Begin | RunCall | Tell | PageOut | AskModel | End | Idle
+Action = Begin | RunCall | AwaitApproval | Tell | PageOut | AskModel | End | Idle
 
 
 @dataclass(frozen=True)
@@ -100,15 +112,27 @@ def next_action(state: AgentState, room: Room) -> Action:
         item = state.waiting
         due = tuple(t for t in state.due if item is None or t.due_at <= item.created_at)
         return Begin(timers=due) if due else Begin(item=item) if item else Idle()
-    if room.cancelled:
+    if room.cancelled or state.run.stop_reason == "cancelled":  # the wish came while nothing ran
         return End("cancelled")
     pending = state.pending_calls()
     if pending:
-        return RunCall(pending[0])
+        return _call(state, state.run, pending[0])
     step = _next_step(state)
     if step is None:
         return _relief(state, room) or End("end_turn")
     return _limit(state) or _news(state) or _pressure(state, room) or step
+
+
+def _call(state: AgentState, run: RunRecord, call: ToolCall) -> RunCall | AwaitApproval | End | Idle:
+    """What becomes of the first pending call: calls run in order, up to one that somebody has yet to approve."""
+    undecided = state.undecided_calls()
+    if call not in undecided:
+        return RunCall(call, run.refusal(call))
+    if not run.awaits_approval:
+        return AwaitApproval(tuple(undecided))
+    if state.spoken_to:
+        return End("requires_approval", f"{undecided[0].name} was not approved: {SPOKEN_TO}")
+    return Idle()
 
 
 def _next_step(state: AgentState) -> AskModel | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
@@ -36,7 +36,7 @@ from agentos.errors import (
 from agentos.llm.detect import detect_model
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
-from agentos.messages import Block, Cause, Message, Passage
+from agentos.messages import Approval, Block, Cause, Message, Passage
 from agentos.personas import Persona, load_persona, persona_folders
 from agentos.prompts import prompt
 from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
@@ -235,8 +235,9 @@ class Runtime:
         `described`: the tools of its that clients described.
         """
         llm = self.llm(model or record.model)
-        schemas = json.dumps([tool.json_schema for tool in described]) if described else ""
-        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, schemas)
+        schemas = json.dumps([(tool.json_schema, tool.approval) for tool in described]) if described else ""
+        approvals = tuple(record.approvals.items())
+        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, schemas, approvals)
         if key not in self._agents:
             self._forget_idle()
             self._agents[key] = Agent(record.id, self._parts(record, llm, described), self.lock, record)
@@ -249,7 +250,7 @@ class Runtime:
         if described:
             tools = Toolset([*tools.tools.values(), *map(_tool, described)])
         return Parts(
-            store=self.store, llm=llm, tools=tools,
+            store=self.store, llm=llm, tools=tools.usable(record.approvals),
             memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
             system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
@@ -316,7 +317,7 @@ class Runtime:
         if "name" in values:
             _refuse_odd(values["name"])
         changed = replace(record, **values)
-        fixed = ("model", "tools", "system", "window_tokens")
+        fixed = ("model", "tools", "system", "window_tokens", "approvals")
         if blocks is not None or any(getattr(changed, name) != getattr(record, name) for name in fixed):
             now = [b.id for b in await self.store.read(lambda tx: tx.blocks(agent_id))]
             changed = await self._measured(changed, (), now if blocks is None else blocks)
@@ -341,6 +342,25 @@ class Runtime:
 
         await self.store.write(work)
         return changed
+
+    async def set_approval(self, agent_id: str, tool: str, approval: Approval | None) -> AgentRecord:
+        """Whether this agent's calls of a tool run without asking; None: as the tool says. From its next turn on.
+
+        `NotFound` where there is no such agent or tool, `UsageError` for another word.
+        """
+        if approval not in (None, *get_args(Approval)):
+            raise UsageError(f"{approval!r} is no approval; use {', '.join(get_args(Approval))}")
+
+        def work(tx: Any) -> tuple[AgentRecord | None, bool]:
+            return tx.agent(agent_id), tool in self.tools.tools or bool(tx.tools_named([tool]))
+
+        record, known = await self.store.read(work)
+        if record is None or not known:
+            what = f"tool {tool!r}" if record else f"agent {agent_id!r}"
+            raise NotFound(f"there is no {what}")
+        chosen = {name: own for name, own in record.approvals.items() if name != tool}
+        chosen |= {} if approval is None else {tool: approval}
+        return await self.update_agent(agent_id, settings={**record.settings, "approvals": chosen})
 
     async def replace_tool(self, tool: StoredTool) -> None:
         """Save a tool that a client describes anew, unless an agent that has it would have no room for it."""
@@ -490,4 +510,6 @@ def _tool(stored: StoredTool) -> Tool:
     """A tool that a client described: the model sees it, nobody runs it."""
     parameters = stored.json_schema.get("parameters", {})
     function = never_run(stored.name)
-    return DescribedTool(stored.name, stored.description, function, parameters=parameters, idempotent=True)
+    return DescribedTool(
+        stored.name, stored.description, function, parameters=parameters, idempotent=True, approval=stored.approval
+    )

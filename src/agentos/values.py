@@ -4,6 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from agentos.actions.saved import approval_value, undecided_calls
 from agentos.actions.turn import Turn
 from agentos.context import pager
 from agentos.context.compiler import render_summary
@@ -13,7 +14,7 @@ from agentos.memory import core
 from agentos.messages import Block, SummaryEntry, Usage
 from agentos.protocols import Hit
 from agentos.runtime import Runtime
-from agentos.state import AgentRecord, Limits, Schedule, StepRecord
+from agentos.state import AgentRecord, Limits, RunRecord, Schedule, StepRecord
 from agentos.tools.memory import SEARCH_TOOLS
 
 Json = dict[str, Any]
@@ -41,8 +42,23 @@ def agent_value(tx: Any, record: AgentRecord) -> Json:
         "name": record.name, "id": record.id, "persona": record.persona, "model": record.model,
         "messages": tx.count_messages(record.id), "passages": tx.count_passages(record.id),
         "created_at": local(record.created_at), "last_used_at": local(record.last_step_at),
-        "unfinished_run": run.id if run else None,
+        "unfinished_run": run.id if run else None, "approvals": _waiting(tx, run),
     }  # fmt: skip
+
+
+def approvals_value(tx: Any, agent_id: str) -> list[Json]:
+    """The calls of an agent that wait for approval."""
+    return _waiting(tx, tx.unfinished_run(agent_id))
+
+
+def _waiting(tx: Any, run: RunRecord | None) -> list[Json]:
+    return [{"run_id": run.id, **approval_value(call)} for _, call in undecided_calls(tx, run)] if run else []
+
+
+def tools_value(tx: Any, runtime: Runtime, record: AgentRecord) -> list[Json]:
+    """The tools of an agent, each with whether its calls run without asking."""
+    tools = [*runtime.tools.only(record.tools).tools.values(), *tx.tools_named(record.tools or ())]
+    return [{"name": t.name, "approval": record.approvals.get(t.name, t.approval)} for t in tools]
 
 
 def agent_details(tx: Any, record: AgentRecord, limits: Limits) -> Json:

@@ -7,8 +7,8 @@ from typing import Any
 from agentos.actions.saved import turn_result
 from agentos.actions.turn import Turn
 from agentos.events import Event, TextDelta, TurnEnded, TurnResult
-from agentos.messages import Message
-from agentos.next_action import End
+from agentos.messages import Message, ToolCall
+from agentos.next_action import SPOKEN_TO, End
 from agentos.state import InboxItem, RunRecord, RunStatus, Timer
 
 _STATUS: dict[str, RunStatus] = {"llm_error": "failed", "cancelled": "cancelled"}
@@ -17,11 +17,13 @@ _STATUS: dict[str, RunStatus] = {"llm_error": "failed", "cancelled": "cancelled"
 async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
     """Close the run in one commit."""
     agent = turn.state.agent
-    unrun = f"error: not run, the turn stopped: {action.reason}"
     closing = [
-        turn.message("tool", unrun, place=place, origin="runtime", call_id=call.id, name=call.name, ok=False)
+        turn.message(
+            "tool", f"error: {_unrun(action, call)}", place=place, origin="runtime", call_id=call.id, name=call.name,
+            ok=False,
+        )
         for place, call in enumerate(turn.state.pending_calls(), 1)
-    ]
+    ]  # fmt: skip
     sentence = _fallback(turn, action)
     if sentence:
         place = len(closing) + 1
@@ -31,7 +33,9 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
         ended_at=turn.parts.clock.now(),
     )  # fmt: skip
 
-    def work(tx: Any) -> tuple[list[Message], TurnResult, RunRecord | None, InboxItem | None, list[Timer]]:
+    def work(tx: Any) -> tuple[list[Message], TurnResult, RunRecord | None, InboxItem | None, list[Timer]] | None:
+        if action.reason == "requires_approval" and not tx.run(ended.id).awaits_approval:
+            return None
         saved = [tx.add_message(message) for message in closing]
         tx.save_run(ended)
         tx.update_agent(agent.id, last_seq=agent.last_seq + len(closing))
@@ -43,7 +47,11 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
             tx.timers(agent.id, due_by=ended.ended_at),
         )
 
-    saved, result, turn.state.run, turn.state.waiting, turn.state.due = await turn.commit(work)
+    committed = await turn.commit(work)
+    if committed is None:  # somebody decided in this moment
+        turn.stale = True
+        return
+    saved, result, turn.state.run, turn.state.waiting, turn.state.due = committed
     turn.queued(saved)
     turn.cancelled = False
     turn.trace.end(action.reason, ended.usage)
@@ -52,10 +60,17 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
     yield TurnEnded(result, ended.inbox_id, run_id=ended.id)
 
 
+def _unrun(action: End, call: ToolCall) -> str:
+    """Why a call that is still pending never ran."""
+    if action.reason == "requires_approval" and call.asks:
+        return f"the user did not approve this call: {SPOKEN_TO}"
+    return f"not run, the turn stopped: {action.reason}"
+
+
 def _fallback(turn: Turn, action: End) -> str | None:
     """The plain sentence for a turn of the user's that showed no word; None where the error itself is shown."""
     run = turn.run
-    if run.trigger != "user" or run.spoke or action.reason in ("llm_error", "cancelled"):
+    if run.trigger != "user" or run.spoke or action.reason in ("llm_error", "cancelled", "requires_approval"):
         return None
     results = [m for m in turn.state.turn_messages() if m.role == "tool"]
     done = ", ".join(f"{m.name} ({'done' if m.ok else 'failed'})" for m in results[-8:])

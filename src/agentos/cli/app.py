@@ -38,6 +38,14 @@ class OutputFormat(StrEnum):
     STREAM_JSON = "stream-json"
 
 
+class Approval(StrEnum):
+    """When a tool's calls run."""
+
+    ALWAYS = "always"
+    ASK = "ask"
+    NEVER = "never"
+
+
 class Place(StrEnum):
     """Where `memory search` looks."""
 
@@ -96,6 +104,28 @@ def chat(
         from agentos.cli.oneshot import answer
 
         raise typer.Exit(answer(chosen, prompt, output_format.value))
+
+
+@app.command()
+def approve(
+    agent: AgentName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run what waits.")] = False,
+    deny: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Refuse what waits; the agent is told why.", show_default=False)
+    ] = None,
+    call: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this call, as --json shows it.", show_default=False)
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="The agent is one of this server's.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the calls that wait for approval, decide on them, and go on with the turn."""
+    from agentos.cli import approvals
+    from agentos.cli.opening import Chosen
+
+    raise typer.Exit(approvals.approve(Chosen(agent, server=server, known=True), yes, deny, call or [], json))
 
 
 @app.command()
@@ -250,6 +280,23 @@ def agents_delete(
     from agentos.cli import agents
 
     agents.delete_agent(agent, yes)
+
+
+@agents_app.command("approval")
+def agents_approval(
+    agent: AgentName,
+    tool: Annotated[str | None, typer.Argument(metavar="TOOL", help="A tool's name.", show_default=False)] = None,
+    when: Annotated[
+        Approval | None, typer.Argument(metavar="WHEN", help="always, ask or never.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Whether the agent's tools run without asking; with TOOL and WHEN, change it."""
+    from agentos.cli import agents
+
+    if (tool is None) != (when is None):
+        raise typer.BadParameter("name a tool and when it runs: always, ask or never", param_hint="TOOL WHEN")
+    agents.approval(agent, tool, None if when is None else when.value, json)
 
 
 @memory_app.command("show")

@@ -34,6 +34,8 @@ class Chosen:
     max_steps: int | None = None
     server: str | None = None
     """The URL of a server whose agent it is."""
+    known: bool = False
+    """Whether the agent must exist already."""
 
 
 def blocking(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -99,6 +101,8 @@ async def chosen_agent(runtime: Runtime, chosen: Chosen) -> tuple[str, Agent]:
         if chosen.agent:
             raise UsageError("--continue takes the agent used last; leave out --agent, or --continue")
         name = await _used_last(runtime) or DEFAULT_AGENT
+    if chosen.known:
+        await existing(runtime, name)
     return name, await runtime.agent(name, persona=chosen.persona, model=chosen.model)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from agentos.errors import ConfigError, ProviderError, UsageError
 from agentos.events import Event, Retry, TextDelta, TurnEnded, event_from_json
 from agentos.server.place import server_address
 from agentos.settings import home_token, load_settings
+from agentos.state import Decision
 from agentos.talk import Scope
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ async def _agent(server: "_Server", name: str, chosen: "Chosen") -> Json:
     try:
         found = await server.get(_path(name))
     except _Missing:
+        if chosen.known:
+            raise
         new = {"name": name, "persona": chosen.persona or "assistant", "model": chosen.model}
         made: Json = await server.post("agents", new)
         return made
@@ -198,6 +201,22 @@ class RemoteTalk:
                     raise self._server.unreachable(error) from None
                 yield Retry(f"the connection to {self._server.url} broke", attempt, _AGAIN_SECONDS)
                 await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def approve(self, run_id: str, decisions: Mapping[str, Decision]) -> AsyncGenerator[Event, None]:
+        """Decide, and show what comes of it; where the connection breaks, the turn goes on all the same."""
+        said = {call_id: {"approve": d.approve, "reason": d.reason} for call_id, d in decisions.items()}
+        self._own_runs.add(run_id)
+        try:
+            body = {"run_id": run_id, "decisions": said}
+            async with self._server.events("POST", f"{self._path}/approvals", body) as events:
+                async for event in events:
+                    yield event
+        except httpx.HTTPError as error:
+            raise self._server.unreachable(error) from None
+
+    async def approvals(self) -> list[Json]:
+        """What waits on the server."""
+        return list(await self._server.get(f"{self._path}/approvals"))
 
     def listen(self) -> None:
         """Begin to gather what this agent does unasked, and no longer what another does; `close` ends it."""

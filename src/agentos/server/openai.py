@@ -4,9 +4,10 @@ An agent keeps its own history: of a request only the last user message is its i
 whose text says so; `agentos` beside it holds the run, the stop reason and the error.
 """
 
+import json
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentos import values
 from agentos.errors import AgentOSError, NotFound, Stopping, UsageError
 from agentos.messages import Input, Reply, Usage, clean_text
 from agentos.protocols import LLM, Delta, LLMRequest
@@ -101,7 +103,7 @@ class _Answer:
     """One completion in the making; its parts share id, time and model."""
 
     def __init__(self, model: str) -> None:
-        self._model, self._id, self._created = model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        self.model, self._id, self._created = model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
 
     def whole(self, text: str, usage: Usage, reason: str, error: str | None, run_id: str | None) -> Json:
         """The object of an answer that is not streamed."""
@@ -130,7 +132,7 @@ class _Answer:
         return sse(self._head("chat.completion.chunk") | {"choices": [choice], **more})
 
     def _head(self, kind: str) -> Json:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self.model}
 
 
 def _usage(usage: Usage) -> Json:
@@ -205,7 +207,8 @@ async def _whole_turn(made: _Answer, service: Service, item: InboxItem) -> Async
     """The completion; spaces before it, where it takes long, keep its client waiting."""
     while (result := await service.dispatcher.result(item, service.keep_alive_seconds)) is None:
         yield b" "
-    yield dumps(made.whole(result.reply, result.usage, result.stop_reason, result.error, result.run_id))
+    said = "\n\n".join(filter(None, [result.reply, _asking(result.agent, result.approvals)]))
+    yield dumps(made.whole(said, result.usage, result.stop_reason, result.error, result.run_id))
 
 
 async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted: bool) -> AsyncGenerator[bytes, None]:
@@ -214,23 +217,34 @@ async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted
     yield made.piece("", first=True)
     speaking: str | None = None
     with suppress(Stopping):  # the turn goes on at the next start
-        async with aclosing(stream_run(service, run, tokens=True, kinds={"assistant_message"})) as values:
-            async for value in values:
+        async with aclosing(stream_run(service, run, tokens=True, kinds={"assistant_message"})) as said:
+            async for value in said:
                 if value is None or value["message_type"] == "ping":
                     yield b": still at work\n\n"
                 elif value["message_type"] == "assistant_message":
                     apart = "\n\n" if speaking not in (None, value["id"]) else ""
                     speaking = value["id"]
                     yield made.piece(apart + value["content"])
-    run = await service.store.read(lambda tx: tx.run(item.run_id))
+    run, waiting = await service.store.read(lambda tx: (tx.run(item.run_id), values.approvals_value(tx, item.agent_id)))
     if run.stop_reason is None:
         return
+    if run.awaits_approval:
+        yield made.piece(("\n\n" if speaking else "") + _asking(made.model, waiting))
     if run.stop_reason == "llm_error":
         yield made.piece(("\n\n" if speaking else "") + f"[error: {run.error}]")
     yield made.end(run.stop_reason, run.error, run.id)
     if counted:
         yield made.usage(run.usage)
     yield b"data: [DONE]\n\n"
+
+
+def _asking(agent: str, waiting: Sequence[Json]) -> str:
+    """In words, what waits for approval and where it is given; nothing where nothing waits."""
+    if not waiting:
+        return ""
+    calls = ", ".join(f"{call['name']} {json.dumps(call['arguments'], ensure_ascii=False)}" for call in waiting)
+    where = f"`agentos approve {agent}`, or POST /agentos/v1/agents/{agent}/approvals"
+    return f"[waits for approval: {calls}. It is given by {where}; another message refuses it.]"
 
 
 # plain calls: nothing of them is saved but what they used

@@ -14,7 +14,7 @@ from agentos.errors import NotFound
 from agentos.events import Event, Saved, TurnEnded
 from agentos.server.replies import answer, event_stream, sse
 from agentos.server.service import Service, Serving
-from agentos.state import AgentRecord, InboxItem
+from agentos.state import AgentRecord, Decision, InboxItem
 from agentos.talk import HomeTalk
 
 router = APIRouter(prefix="/agentos/v1", tags=["agentos"])
@@ -158,6 +158,40 @@ async def turn(agent: str, body: Turn, serving: Serving) -> Response:
         return _stream(_turn(serving, item, queue, stack.pop_all()))
 
 
+@router.get("/agents/{agent}/approvals")
+async def approvals(agent: str, serving: Serving) -> Response:
+    """The calls that wait for approval."""
+    return answer(await (await _talk(serving, agent)).approvals())
+
+
+class Decided(BaseModel):
+    """What is said of one call."""
+
+    model_config = ConfigDict(extra="forbid")
+    approve: bool
+    reason: str = Field("", max_length=10_000)
+
+
+class Decisions(BaseModel):
+    """What is said of the calls that wait, by `call_id`; `run_id` guards against another turn's."""
+
+    model_config = ConfigDict(extra="forbid")
+    decisions: dict[str, Decided] = Field(min_length=1, max_length=1000)
+    run_id: str | None = None
+    by: str = Field("user", min_length=1, max_length=200)
+
+
+@router.post("/agents/{agent}/approvals")
+async def decide(agent: str, body: Decisions, serving: Serving) -> Response:
+    """Approve or refuse calls; the turn goes on as the stream of its events. 409 for a call that does not wait."""
+    record = await _record(serving, agent)
+    said = {call_id: Decision(given.approve, given.reason, body.by) for call_id, given in body.decisions.items()}
+    with ExitStack() as stack:
+        queue = stack.enter_context(serving.dispatcher.feeds.listen(record.id))
+        item = await serving.dispatcher.decide(record.id, said, run_id=body.run_id)
+        return _stream(_turn(serving, item, queue, stack.pop_all()))
+
+
 async def _turn(
     service: Service, item: InboxItem, queue: asyncio.Queue[Event], listening: ExitStack
 ) -> AsyncGenerator[Event | None, None]:
@@ -169,9 +203,9 @@ async def _turn(
             if event is None or isinstance(event, Saved):
                 result = await service.dispatcher.result(item, 0.0)
                 if result is not None:  # run by another process, or long ago
-                    event = TurnEnded(result, item.id, run_id=result.run_id)
+                    event = TurnEnded(result, item.id or None, run_id=result.run_id)
             yield event
-            if isinstance(event, TurnEnded) and event.inbox_id == item.id:
+            if isinstance(event, TurnEnded) and event.run_id == item.run_id:
                 return
 
 

@@ -19,6 +19,7 @@ from agentos.errors import (
     Conflict,
     NotFound,
     Overloaded,
+    PendingApproval,
     Stopping,
     StoreError,
     ToolError,
@@ -115,7 +116,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(AgentOSError)
     async def refused(request: Request, error: AgentOSError) -> Response:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 503)
-        response = answer(problem(request.scope["path"], status, str(error), error), status)
+        detail: Any = str(error)
+        if isinstance(error, PendingApproval):
+            detail = {"code": "PENDING_APPROVAL", "message": detail}
+        response = answer(problem(request.scope["path"], status, detail, error), status)
         if isinstance(error, Overloaded):
             response.headers["Retry-After"] = str(error.retry_after_seconds)
         if isinstance(error, Stopping):

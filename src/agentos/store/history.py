@@ -29,7 +29,7 @@ _WAITING = (
 _BY_TIME = [_message.c.created_at, _message.c.id]
 _OF_RUN = sa.select(_message).where(_message.c.run_id == sa.bindparam("run_id")).order_by(_message.c.seq)
 _OF_INPUT = sa.select(_message).where(_message.c.inbox_id == sa.bindparam("inbox_id")).order_by(_message.c.id)
-Part = Literal["input", "notice", "reasoning", "text", "call", "result", "summary"]
+Part = Literal["input", "notice", "reasoning", "text", "call", "request", "result", "decision", "summary"]
 """What a message may hold, or the summary's entry that ends with it."""
 
 
@@ -268,7 +268,14 @@ def _having(part: Part) -> Any:
         return sa.or_(*(thought != "" for thought in thoughts))
     if part == "text":
         return sa.and_(_message.c.role == "assistant", _message.c.content != "")
-    return _message.c.calls.is_not(None) if part == "call" else _message.c.role == "tool"
+    if part in ("call", "request"):  # what runs by itself, and what somebody has to approve first
+        calls = sa.cast(_message.c.calls, sa.String)
+        asking = calls.contains('"asks": true')
+        return asking if part == "request" else sa.or_(calls.contains('"asks": false'), ~asking)
+    if part == "decision":
+        decided = sa.cast(_run.c.decisions, sa.String).contains(_message.c.call_id)
+        return sa.exists().where(_run.c.id == _message.c.run_id, decided)
+    return _message.c.role == "tool"
 
 
 def _to_entry(row: Any) -> SummaryEntry:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from agentos.messages import Usage
-from agentos.state import OPEN, RunRecord, StepRecord
+from agentos.state import OPEN, Decision, RunRecord, StepRecord
 from agentos.store.rows import Rows, fields, table
 from agentos.store.tables import InboxRow, JournalRow, RunRow, StepRow
 
@@ -172,6 +172,11 @@ class RunRows(Rows):
         """Id of the newest step older than `when`; 0 when there is none."""
         return int(self.scalar(sa.select(sa.func.max(_step.c.id)).where(_step.c.created_at < when)) or 0)
 
+    def decisions(self, run_ids: Collection[str]) -> dict[str, dict[str, Decision]]:
+        """What was decided of these runs' calls: run id -> call id -> decision."""
+        query = sa.select(_run.c.id, _run.c.decisions).where(_run.c.id.in_(run_ids), _run.c.decisions.is_not(None))
+        return {row["id"]: _to_decisions(row["decisions"]) for row in self.all(query)}
+
     def started_calls(self, run_id: str) -> set[str]:
         """Ids of a run's calls that began outside our database."""
         query = sa.select(_journal.c.target).where(_journal.c.run_id == run_id, _journal.c.action == "call.started")
@@ -191,9 +196,17 @@ def _to_step(row: Any) -> StepRecord:
 def _run_values(run: RunRecord) -> dict[str, Any]:
     values = fields(run) | fields(run.usage)
     del values["usage"]
+    decisions = {call_id: vars(d) | {"at": d.at and d.at.isoformat()} for call_id, d in run.decisions.items()}
+    values["decisions"] = decisions or None
     return values
 
 
 def _to_run(row: Any) -> RunRecord:
     values = dict(row)
+    values["decisions"] = _to_decisions(values["decisions"])
     return RunRecord(usage=_pop_usage(values), **values)
+
+
+def _to_decisions(saved: dict[str, Any] | None) -> dict[str, Decision]:
+    """What was decided of a run's calls, from its column."""
+    return {call_id: Decision(**d | {"at": datetime.fromisoformat(d["at"])}) for call_id, d in (saved or {}).items()}

@@ -216,6 +216,8 @@ class RunRow(SQLModel, table=True):
     cost_usd: float | None = None
     error: str | None = None
     ended_at: datetime | None = _time(nullable=True)
+    decisions: dict[str, Any] | None = _json(nullable=True)
+    """What was decided of its calls that waited for approval, by call id."""
 
 
 class StepRow(SQLModel, table=True):
@@ -303,6 +305,7 @@ class ToolRow(SQLModel, table=True):
     tags: list[str] = _json()
     return_char_limit: int = 50_000
     meta: dict[str, Any] = _json()
+    approval: str = Field(default="always", sa_column_kwargs={"server_default": "always"})
 
 
 class OutboxRow(SQLModel, table=True):

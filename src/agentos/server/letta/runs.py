@@ -69,14 +69,14 @@ async def get_run(run_id: str, serving: Serving) -> Response:
 async def list_messages(run_id: str, page: Paged, serving: Serving) -> Response:
     """What was said and done in a run, its input first; one message of the agent's may be several here."""
 
-    def work(tx: Any) -> list[Message]:
-        existing_run(tx, run_id)
+    def work(tx: Any) -> tuple[RunRecord, list[Message]]:
+        run = existing_run(tx, run_id)
         ends = page.ends(lambda given: existing_message(tx, given).seq)
         messages = [(m.seq or 0, m) for m in tx.run_messages(run_id)]
-        return slice_of(messages, page.ascends(True), ends, page.size(100))
+        return run, slice_of(messages, page.ascends(True), ends, page.size(100))
 
-    messages = await serving.store.read(work)
-    groups = [list(render.message_values(m)) for m in messages]
+    run, messages = await serving.store.read(work)
+    groups = [list(render.message_values(m, decisions=run.decisions)) for m in messages]
     return answer([v for group in groups for v in (group if page.ascends(True) else reversed(group))])
 
 
