@@ -109,8 +109,10 @@ class Runtime:
         embedder: Embedder | None = None,
         index: RebuildableIndex | None = None,
         limits: Limits | None = None,
+        store: Database | None = None,
     ) -> None:
         self.settings = settings or load_settings()
+        self._given_store = store
         self.clock = clock or SystemClock()
         self.tools = Toolset([*MEMORY_TOOLS, *tools])
         self.embedder = embedder or make_embedder(self.settings.embedding)
@@ -139,21 +141,25 @@ class Runtime:
 
     def open(self) -> None:
         """Open the home, inside a running event loop; `StoreError` says why it cannot be."""
-        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
-        in_memory = url in IN_MEMORY
-        if not in_memory:
-            self._folder()
-        self.backup = None if in_memory else migrate(url)
-        self.store = Database(url)
-        if in_memory:  # its one connection is the database
-            with self.store.engine.connect() as connection:
-                migrate(url, connection)
+        self.backup: Path | None = None
+        self.store = self._given_store or self._database()
         source = SqlIndexSource(self.store)
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
         exact_below = max(EXACT_BELOW, self.settings.index_min_passages)  # below, there is nothing in the index
         self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync), exact_below)
         self._drain = BackgroundDrain(self.sync)
         self._drain.start()
+
+    def _database(self) -> Database:
+        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
+        if url not in IN_MEMORY:
+            self._folder()
+            self.backup = migrate(url)
+            return Database(url)
+        store = Database(url)
+        with store.engine.connect() as connection:  # its one connection is the database
+            migrate(url, connection)
+        return store
 
     async def close(self) -> None:
         """Let go of everything; unfinished turns go on at the next start.
