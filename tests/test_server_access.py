@@ -4,7 +4,8 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from agentos.errors import ConfigError, Stopping, StoreError, UsageError
 from agentos.server.access import Access
 from agentos.server.place import only_server, server_address, server_token, tell_address
+from agentos.server.replies import patient
 from agentos.server.serve import listening
 from agentos.settings import Settings, load_settings
 from agentos.testing import FunctionLLM
@@ -222,6 +224,25 @@ async def test_an_answer_that_has_begun_is_cut_off_when_the_server_stops(live: S
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
     await Access(app, live.service)(scope, receive, send)
     assert sent[-1]["more_body"]
+
+
+async def test_an_answer_that_is_there_at_once_leaves_nothing_open() -> None:
+    closed = False
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        nonlocal closed
+        try:
+            yield b"{}"
+        finally:
+            closed = True
+
+    assert (await patient(parts())).body == b"{}"
+    assert closed
+
+
+def test_a_request_takes_no_thread(live: Served) -> None:
+    assert live.ask("GET", "/readyz")[0] == 200
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("AnyIO")]
 
 
 # the token and the lock of a home

@@ -15,7 +15,7 @@ from agentos.actions.begin import begin, tell
 from agentos.actions.call import run_call
 from agentos.actions.end import end
 from agentos.actions.page_out import page_out
-from agentos.actions.saved import load_state, require_agent, turn_result
+from agentos.actions.saved import input_result, load_state, require_agent
 from agentos.actions.turn import Parts, Turn, fit_window, utc_offset
 from agentos.context import pager
 from agentos.context.tokens import clip
@@ -23,7 +23,7 @@ from agentos.errors import Overloaded, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Input, Message, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
-from agentos.state import OPEN, AgentRecord, AgentState, InboxItem
+from agentos.state import AgentRecord, AgentState, InboxItem
 from agentos.tracing import Trace
 
 _PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
@@ -167,12 +167,7 @@ class Agent:
 
     async def result(self, item: InboxItem) -> TurnResult | None:
         """How the turn of an accepted input ended; None while it has not. `NotFound` once the agent is deleted."""
-
-        def work(tx: Any) -> TurnResult | None:
-            agent, run = require_agent(tx, self.id), tx.run(item.run_id)
-            return None if run.status in OPEN else turn_result(tx, agent.name, run)
-
-        return await self.parts.store.read(work)
+        return await self.parts.store.read(lambda tx: input_result(tx, item))
 
     async def give_up(self, error: str) -> AsyncGenerator[Event, None]:
         """End the unfinished turn as failed; its input can be sent again by its `otid`."""

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Protocol
 
-from agentos.actions.saved import turn_result
+from agentos.actions.saved import input_result, turn_result
 from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, Stopping, StoreError, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.feeds import Feed, Feeds
@@ -243,7 +243,7 @@ class Dispatcher:
         """How the input's turn ended, if it has."""
         if (result := self.feeds.ended.get(item.run_id)) is not None:
             return result
-        return await (await self.runtime.agent_of(item.agent_id)).result(item)
+        return await self.runtime.store.read(lambda tx: input_result(tx, item))
 
     async def _next(self, feed: Feed, saved: int, seconds: float) -> None:
         """Wait until more of the run is saved than when the feed's count was `saved`."""

@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from agentos.actions.turn import Parts, Turn, fit_window
 from agentos.agent import Agent
 from agentos.archive.background import BackgroundDrain
@@ -24,7 +22,6 @@ from agentos.archive.embedders import make_embedder
 from agentos.archive.source import SqlIndexSource
 from agentos.archive.sync import CheckedIndex, IndexSync, RebuildableIndex
 from agentos.errors import (
-    AgentBusy,
     AgentOSError,
     ConfigError,
     Conflict,
@@ -34,6 +31,7 @@ from agentos.errors import (
     UsageError,
 )
 from agentos.llm.detect import detect_model
+from agentos.locks import hold_file
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
 from agentos.messages import Block, Cause, Message, Passage
@@ -436,24 +434,8 @@ class Runtime:
                 ) as epoch:
                     yield epoch
             else:
-                async with self._file_lock(agent_id):
+                async with hold_file(self._locks_folder / f"{agent_id}.lock", _BUSY_WAIT_SECONDS):
                     yield None
-
-    @asynccontextmanager
-    async def _file_lock(self, agent_id: str) -> AsyncIterator[None]:
-        lock = FileLock(self._locks_folder / f"{agent_id}.lock")
-        for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
-            try:
-                lock.acquire(timeout=0)
-                break
-            except Timeout:
-                await asyncio.sleep(0.05)
-        else:
-            raise AgentBusy
-        try:
-            yield
-        finally:
-            lock.release()
 
     @cached_property
     def _locks_folder(self) -> Path:

@@ -53,6 +53,7 @@ async def patient(parts: AsyncGenerator[bytes, None]) -> Response:
     """A JSON answer; where its first part is a space, it takes long, and spaces keep its client waiting."""
     first = await anext(parts)
     if first != b" ":
+        await parts.aclose()
         return Response(first, media_type="application/json")
 
     async def whole() -> AsyncGenerator[bytes, None]:

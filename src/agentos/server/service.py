@@ -80,7 +80,7 @@ def existing_agent(tx: Any, agent_id: str) -> AgentRecord:
     return record
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -26,6 +26,7 @@ _WAITING = (
     .order_by(_inbox.c.id)
     .limit(1)
 )
+_STATUS = sa.select(_run.c.status).where(_run.c.id == sa.bindparam("run_id"))
 _BY_TIME = [_message.c.created_at, _message.c.id]
 _OF_RUN = sa.select(_message).where(_message.c.run_id == sa.bindparam("run_id")).order_by(_message.c.seq)
 _OF_INPUT = sa.select(_message).where(_message.c.inbox_id == sa.bindparam("inbox_id")).order_by(_message.c.id)
@@ -187,7 +188,7 @@ class HistoryRows(RunRows, TimerRows):
 
         None of them where its run was cancelled meanwhile.
         """
-        if self.scalar(sa.select(_run.c.status).where(_run.c.id == item.run_id)) != "created":
+        if self.scalar(_STATUS, run_id=item.run_id) != "created":
             return []
         rows = self.all(_OF_INPUT, inbox_id=item.id)
         taken = [replace(_to_message(row), seq=last_seq + n, run_id=item.run_id) for n, row in enumerate(rows, 1)]
