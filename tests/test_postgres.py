@@ -29,7 +29,7 @@ from agentos.state import AgentRecord, InboxItem
 from agentos.store.database import Database, make_engine
 from agentos.store.lease import hold_lease
 from agentos.store.lexical import COMMON
-from agentos.store.migrations import migrate
+from agentos.store.migrations import HEAD, migrate
 from agentos.testing import STORE_CHECKS, ExactIndex, FixedClock, FunctionLLM, HashEmbedder, call, memory_database, say
 from agentos.tools.tool import tool
 from conftest import Home, collect, ending
@@ -128,7 +128,7 @@ async def test_every_connection_is_set_for_durability_and_against_frozen_process
 
 def test_the_command_line_on_a_new_home(url: str, forks: Forks, tmp_path: Path) -> None:
     places = {"AGENTOS_HOME": str(tmp_path / "home"), "AGENTOS_DATABASE_URL": url}
-    for args, said in ((["doctor"], "schema 0001, 0 agents, sound"), (["agents", "list"], "")):
+    for args, said in ((["doctor"], f"schema {HEAD}, 0 agents, sound"), (["agents", "list"], "")):
         done = forks.run(args, "", {**os.environ, **places}, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert said in " ".join(done.stdout.split())

@@ -115,6 +115,27 @@ def test_a_newer_database_is_refused(url: str, path: Path) -> None:
         migrate(url)
 
 
+async def test_a_database_of_the_first_version_keeps_its_passages(url: str, path: Path) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.executescript(
+            "DROP INDEX ix_passage_superseded; ALTER TABLE passage DROP COLUMN replaces;"
+            "ALTER TABLE passage DROP COLUMN superseded_by;"
+            "INSERT INTO passage (agent_id, text, text_hash, origin, created_at, tags) "
+            "VALUES ('agent-1', 'tea at four', 'x', 'agent', '2026-05-08T09:30:00.000000+00:00', '[]')"
+        )
+    raw.close()
+    set_version(path, "0001")
+    assert migrate(url) is not None
+    test_tables_match_the_models(url)
+    database = Database(url)
+    [passage] = await database.read(lambda tx: tx.recent_passages("agent-1"))
+    found = await database.read(
+        lambda tx: tx.lexical_passages("agent-1", ["tea"], tags=(), start=None, end=None, limit=9)
+    )
+    await database.close()
+    assert (passage.text, passage.replaces, passage.superseded_by, found) == ("tea at four", None, None, [passage.id])
+
+
 def test_a_backup_is_made_before_an_upgrade(url: str, path: Path) -> None:
     set_version(path, "0000")
     with pytest.raises(StoreError, match="cannot be migrated: Can't locate revision identified by '0000'"):
