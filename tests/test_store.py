@@ -126,6 +126,22 @@ def test_a_backup_is_made_before_an_upgrade(url: str, path: Path) -> None:
     raw.close()
 
 
+def test_runs_of_the_first_schema_are_kept(url: str, path: Path) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.executescript(
+            "ALTER TABLE run DROP COLUMN max_steps; ALTER TABLE run DROP COLUMN background;"
+            "UPDATE alembic_version SET version_num = '0001';"
+            "INSERT INTO run (id, agent_id, created_at, trigger, status, steps, llm_calls, spoke, nudged,"
+            " prompt_tokens, completion_tokens, cached_tokens)"
+            " VALUES ('run-1', 'agent-1', '2026-05-08', 'user', 'completed', 1, 1, 1, 0, 1, 1, 0)"
+        )
+    raw.close()
+    assert migrate(url) is not None, "after a copy was made"
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT id, max_steps, background FROM run").fetchall() == [("run-1", None, 0)]
+    raw.close()
+
+
 @pytest.mark.parametrize(
     "tables",
     [

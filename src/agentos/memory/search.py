@@ -92,6 +92,8 @@ class HybridSearch:
         self.embedder = embedder
         self.index = index
         self.exact_below = exact_below
+        self._asked: tuple[str, Vectors] | None = None
+        """The text that was looked for last, and its vector."""
         self._vectors: dict[int, bytes] = {}
         """Vectors of messages that were compared before, by id."""
 
@@ -207,8 +209,9 @@ class HybridSearch:
 
     async def _nearest(self, agent_id: str, text: str, wanted: int) -> list[int]:
         try:
-            vector = (await self.embedder.embed([text]))[0]
-            return [key for key, _ in await self._nearest_passages(agent_id, vector, wanted)]
+            if self._asked is None or self._asked[0] != text:  # of many agents the same is asked
+                self._asked = text, (await self.embedder.embed([text]))[0]
+            return [key for key, _ in await self._nearest_passages(agent_id, self._asked[1], wanted)]
         except AgentOSError:
             return []  # a failing embedder leaves the ranking of full text
 
