@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agentos.cli.opening import Chosen
+from agentos.cli.chosen import Chosen
 from agentos.cli.remote import RemoteTalk, open_remote
 from agentos.errors import ConfigError, ProviderError, UsageError
 from agentos.events import Event, TextDelta, ToolCallEvent, ToolResultEvent, TurnEnded, event_from_json
