@@ -28,7 +28,7 @@ from agentos.runtime import Runtime
 from agentos.settings import Settings
 from agentos.state import AgentRecord, InboxItem
 from agentos.store.database import Database, make_engine
-from agentos.store.lease import hold_lease
+from agentos.store.holding import hold_lease
 from agentos.store.lexical import COMMON
 from agentos.store.migrations import HEAD, migrate
 from agentos.testing import STORE_CHECKS, ExactIndex, FixedClock, FunctionLLM, HashEmbedder, call, memory_database, say

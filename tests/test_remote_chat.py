@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agentos.cli.opening import Chosen
+from agentos.cli.chosen import Chosen
 from agentos.cli.remote import _PAGE, RemoteTalk, _Server, open_remote
 from agentos.errors import ConfigError, ProviderError, UsageError
 from agentos.events import Event, TextDelta, ToolCallEvent, ToolResultEvent, TurnEnded, TurnResult, event_from_json

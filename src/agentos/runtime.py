@@ -43,7 +43,7 @@ from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
 from agentos.settings import Settings, load_settings, ollama_url
 from agentos.state import AgentRecord, AgentState, Limits, StoredTool
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
-from agentos.store.lease import hold_lease
+from agentos.store.holding import hold_lease
 from agentos.store.migrations import migrate
 from agentos.tools.described import DescribedTool, never_run
 from agentos.tools.memory import MEMORY_TOOLS

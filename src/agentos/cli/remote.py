@@ -6,19 +6,17 @@ import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from agentos.cli.chosen import DEFAULT_AGENT, Chosen
 from agentos.errors import ConfigError, ProviderError, UsageError
 from agentos.events import Event, Retry, TextDelta, TurnEnded, event_from_json
 from agentos.server.place import server_address
 from agentos.settings import home_token, load_settings
 from agentos.talk import Scope
-
-if TYPE_CHECKING:
-    from agentos.cli.opening import Chosen
 
 Json = dict[str, Any]
 _NO_ROUTE = "Not Found"
@@ -30,7 +28,7 @@ _LISTEN_AGAIN_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
+async def open_remote(chosen: Chosen) -> "AsyncIterator[RemoteTalk]":
     """The agent that the options name on their server, made on first use."""
     if chosen.max_steps is not None:
         raise UsageError("--max-steps is the server's to set: start it with AGENTOS_MAX_STEPS")
@@ -50,7 +48,7 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
     )
     async with client:
         server = _Server(client, url)
-        name = chosen.agent or "default"
+        name = chosen.agent or DEFAULT_AGENT
         if chosen.resume:
             if chosen.agent:
                 raise UsageError("--continue takes the agent used last; leave out --agent, or --continue")
@@ -65,7 +63,7 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
             await talk.close()
 
 
-async def _agent(server: "_Server", name: str, chosen: "Chosen") -> Json:
+async def _agent(server: "_Server", name: str, chosen: Chosen) -> Json:
     """The agent as the server tells of it; made where it is new."""
     try:
         found = await server.get(_path(name))
