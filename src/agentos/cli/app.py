@@ -82,7 +82,7 @@ def chat(
     ] = None,
 ) -> None:
     """Chat with an agent; piped input without -p is one turn a line, until its end or Ctrl-C."""
-    from agentos.cli.opening import Chosen
+    from agentos.cli.chosen import Chosen
 
     chosen = Chosen(agent, persona, model, resume, max_steps, server)
     talking = prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()

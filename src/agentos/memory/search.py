@@ -92,6 +92,8 @@ class HybridSearch:
         self.embedder = embedder
         self.index = index
         self.exact_below = exact_below
+        self._asked: tuple[str, Vectors] | None = None
+        """The text that was looked for last, and its vector."""
         self._vectors: dict[int, bytes] = {}
         """Vectors of messages that were compared before, by id."""
 
@@ -208,7 +210,9 @@ class HybridSearch:
 
     async def _nearest(self, agent_id: str, text: str, wanted: int, past: dict[str, Any]) -> list[int]:
         try:
-            vector = (await self.embedder.embed([text]))[0]
+            if self._asked is None or self._asked[0] != text:  # of many agents the same is asked
+                self._asked = text, (await self.embedder.embed([text]))[0]
+            vector = self._asked[1]
             if any(past.values()):  # the index holds only what is valid now
                 return [key for key, _ in await self._scan(agent_id, vector, wanted, **past)]
             return [key for key, _ in await self._nearest_passages(agent_id, vector, wanted)]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
-from agentos.errors import NotFound
+from agentos.errors import AgentBusy, NotFound
 from agentos.events import Event, Saved, TurnEnded
 from agentos.protocols import SearchQuery
 from agentos.runtime import AgentMemory
@@ -47,9 +47,17 @@ async def _details(service: Service, record: AgentRecord) -> Json:
 
 
 @router.get("/agents")
-async def agents(serving: Serving) -> Response:
-    """Every agent, by name."""
-    return answer(await serving.store.read(lambda tx: [values.agent_value(tx, a) for a in tx.agents()]))
+async def agents(
+    serving: Serving,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Agents by name: the first, or those behind the agent with the id `after`."""
+
+    def work(tx: Any) -> list[Json]:
+        return [values.agent_value(tx, a) for a in tx.agent_page(order_by="name", after=after, limit=limit)]
+
+    return answer(await serving.store.read(work))
 
 
 class NewAgent(BaseModel):
@@ -207,7 +215,7 @@ async def new_conversation(agent: str, serving: Serving) -> Response:
     return answer({"ok": True})
 
 
-class Turn(BaseModel):
+class NewTurn(BaseModel):
     """What a user says."""
 
     text: str
@@ -215,7 +223,7 @@ class Turn(BaseModel):
 
 
 @router.post("/agents/{agent}/turns")
-async def turn(agent: str, body: Turn, serving: Serving) -> Response:
+async def turn(agent: str, body: NewTurn, serving: Serving) -> Response:
     """A turn as the stream of its events, as `--output-format stream-json` prints them; its result is the last."""
     record = await _record(serving, agent)
     with ExitStack() as stack:
@@ -265,8 +273,14 @@ async def events(agent: str, serving: Serving) -> Response:
 
 @router.post("/agents/{agent}/compact")
 async def compact(agent: str, serving: Serving) -> Response:
-    """Page out now, as the stream of its events."""
-    return _stream((await _talk(serving, agent)).compact())
+    """Page out now, as the stream of its events; 409 while a turn of the agent runs."""
+    talk = await _talk(serving, agent)
+    try:
+        async with serving.runtime.lock(talk.agent.id, wait_seconds=0):
+            pass  # what was refused later could only be told in the stream
+    except AgentBusy:
+        raise AgentBusy("a turn of this agent is running; wait for its end or cancel it, then ask again") from None
+    return _stream(talk.compact())
 
 
 def _stream(source: AsyncGenerator[Event | None, None] | AsyncGenerator[Event, None]) -> Response:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, LargeBinary, String, text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, LargeBinary, String, false, text
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -219,6 +219,8 @@ class RunRow(SQLModel, table=True):
     cost_usd: float | None = None
     error: str | None = None
     ended_at: datetime | None = _time(nullable=True)
+    max_steps: int | None = None
+    background: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class StepRow(SQLModel, table=True):
