@@ -27,7 +27,7 @@ async def hold_file(path: Path, wait_seconds: float) -> AsyncIterator[None]:
 
 
 async def _lock(descriptor: int, wait_seconds: float) -> None:
-    for _ in range(int(wait_seconds / _POLL_SECONDS)):
+    for _ in range(max(1, int(wait_seconds / _POLL_SECONDS))):
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -70,7 +70,7 @@ class RunRows(Rows):
         return [_to_run(row) for row in self.all(query.order_by(_run.c.inbox_id))]
 
     def cancel_run(self, run: RunRecord, now: datetime) -> None:
-        """End a run that has not begun: its input stays out of the context."""
+        """End a run as cancelled; one that has not begun keeps its input out of the context."""
         self.save_run(replace(run, status="cancelled", stop_reason="cancelled", ended_at=now))
 
     def runs(self, agent_id: str, limit: int = 50) -> list[RunRecord]:
@@ -88,9 +88,13 @@ class RunRows(Rows):
         agent_ids: Collection[str] | None = None,
         statuses: Collection[str] | None = None,
         stop_reasons: Collection[str] | None = None,
+        background: bool | None = None,
     ) -> list[RunRecord]:
-        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named."""
-        query = sa.select(_run)
+        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named.
+
+        With `background` only those that nobody waited for, or only the others.
+        """
+        query = sa.select(_run) if background is None else sa.select(_run).where(_run.c.background == background)
         for column, wanted in (
             (_run.c.agent_id, agent_ids), (_run.c.status, statuses), (_run.c.stop_reason, stop_reasons),
         ):  # fmt: skip
