@@ -23,7 +23,7 @@ from agentos.testing import FakeOpenAI, FakeReply, FixedClock, FunctionLLM, call
 from agentos.testing.fake_openai import call as provider_call
 from forks import Forks
 from postgres import Server
-from serving import TOKEN, Process, Served, model_at, served, until
+from serving import TOKEN, Process, Served, ask, model_at, served, until
 
 
 def user(text: str) -> Any:
@@ -144,8 +144,9 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, provider: tuple[Provide
             ("/v1/agents/", {"name": "bob"}), ("/v1/blocks/", {"label": "b", "value": "x"}),
             (f"/v1/agents/{agent}/archival-memory", {"text": "x"}),
         ):  # fmt: skip
-            status, value = server.ask("POST", where, body)
+            status, value, headers = ask(server.url, "POST", where, body)
             assert (status, "nothing of this step was kept" in value["detail"]) == (503, True), where
+            assert headers["retry-after"] == "5"
         assert [a["name"] for a in server.ask("GET", "/v1/agents/")[1]] == ["ada"]
         assert server.ask("GET", f"/v1/runs/{run}")[1]["status"] == "running"
         assert [server.ask("GET", place)[0] for place in ("/readyz", "/metrics", f"{path}")] == [200] * 3
@@ -175,8 +176,9 @@ def test_postgres_restarts_in_mid_turn(
                 ("POST", path, user("one")), ("POST", f"{path}/stream", user("one")), ("GET", path, None),
                 ("POST", "/v1/agents/", {"name": "bob"}), ("GET", "/metrics", None),
             ):  # fmt: skip
-                status, value = server.ask(method, where, body)
+                status, value, headers = ask(server.url, method, where, body)
                 assert (status, "cannot be reached" in value["detail"]) == (503, True), where
+                assert headers["retry-after"] == "5"
             assert server.ask("GET", "/healthz")[0] == 200
         finally:
             postgres.start()

@@ -15,7 +15,7 @@ from agentos.actions.begin import begin, tell
 from agentos.actions.call import run_call
 from agentos.actions.end import end
 from agentos.actions.page_out import page_out
-from agentos.actions.saved import load_state, require_agent, turn_result
+from agentos.actions.saved import input_result, load_state, require_agent
 from agentos.actions.turn import Parts, Turn, fit_window, utc_offset
 from agentos.context import pager
 from agentos.context.tokens import clip
@@ -23,7 +23,7 @@ from agentos.errors import Overloaded, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Input, Message, clean_text
 from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
-from agentos.state import OPEN, AgentRecord, AgentState, InboxItem
+from agentos.state import AgentRecord, AgentState, InboxItem
 from agentos.tracing import Trace
 
 _PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
@@ -58,8 +58,12 @@ class Agent:
         self._turn: Turn | None = None
         self._trace = Trace()
         self._running = 0
+        self._holds = False
+        """Whether the agent's lock is had, and not only waited for."""
         self._cancel_next = False
         """Whether `cancel` came before the turn that it was meant for had begun."""
+        self._unwanted: set[str] = set()
+        """Runs that are to be cancelled once they are taken up."""
 
     async def run(self, until: InboxItem | None = None) -> AsyncGenerator[Event, None]:
         """Do everything that is due: unfinished turns first, then input and timers in order of arrival.
@@ -118,6 +122,8 @@ class Agent:
         otid: str | None = None,
         repeated: bool = False,
         most_waiting: tuple[int, int] | None = None,
+        max_steps: int | None = None,
+        background: bool = False,
     ) -> InboxItem:
         """Save input: one item is one turn to come, and its run waits with it. It is on disk when this returns.
 
@@ -125,7 +131,8 @@ class Agent:
         Where a sender has none but says that the request is `repeated`, it joins the same input of the last minutes.
         Text that is empty is a `UsageError`, as is a model too small for the agent; an `otid` that came with
         other text before is a `Conflict`. `most_waiting` (of this agent, of all) bounds what may wait: `Overloaded`.
-        A turn that failed at the provider is taken up again when its `otid` comes again.
+        A turn that failed at the provider is taken up again when its `otid` comes again. `max_steps` limits this turn,
+        as far as the agent's own limits allow it more; `background` says that nobody waits for it.
         """
         given = [Input(i) if isinstance(i, str) else i for i in inputs]
         if not any(i.text.strip() for i in given):
@@ -145,7 +152,7 @@ class Agent:
             )
             for i, text in texts
         ]  # fmt: skip
-        new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}")
+        new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}", max_steps, background)
 
         def work(tx: Any) -> tuple[InboxItem, bool]:
             joined = tx.accepted_since(self.id, digest, now - _REPEATED) if repeated and otid is None else None
@@ -167,12 +174,7 @@ class Agent:
 
     async def result(self, item: InboxItem) -> TurnResult | None:
         """How the turn of an accepted input ended; None while it has not. `NotFound` once the agent is deleted."""
-
-        def work(tx: Any) -> TurnResult | None:
-            agent, run = require_agent(tx, self.id), tx.run(item.run_id)
-            return None if run.status in OPEN else turn_result(tx, agent.name, run)
-
-        return await self.parts.store.read(work)
+        return await self.parts.store.read(lambda tx: input_result(tx, item))
 
     async def give_up(self, error: str) -> AsyncGenerator[Event, None]:
         """End the unfinished turn as failed; its input can be sent again by its `otid`."""
@@ -182,20 +184,28 @@ class Agent:
                 async for event in end(turn, End("llm_error", error)):
                     yield replace(event, run_id=event.run_id or turn.run.id)
 
-    def cancel(self) -> None:
+    def cancel(self, run_id: str | None = None) -> bool:
         """Stop what runs at its next saved point: a turn, one that waits to begin, or the notes of a page-out.
 
-        Nothing happens when nothing runs.
+        Nothing happens when nothing runs. With `run_id` only that unfinished run is stopped; whether it is: not where
+        another process holds the agent.
         """
         if not self._running:
-            return
+            return False
+        run = self._turn.state.run if self._holds and self._turn is not None else None
+        if run_id is not None and (run is None or run.id != run_id):
+            self._unwanted.add(run_id)
+            return self._holds
         self._cancel_next = self._turn is None or self._turn.state.run is None
         if self._turn is not None:
             self._turn.cancel()
+        return True
 
     def _cancel_begun(self, turn: Turn, until: InboxItem | None) -> None:
         """Stop a turn, of `until` where it is given, for which `cancel` came too early; those behind it go on."""
         run = turn.state.run
+        if run is not None and run.id in self._unwanted:
+            turn.cancel()
         if self._cancel_next and run is not None and (until is None or until.id == run.inbox_id):
             self._cancel_next = False
             turn.cancel()
@@ -218,12 +228,17 @@ class Agent:
         self._running += 1
         try:
             async with self._lock(self.id) as lease:
-                yield lease
+                self._holds = True
+                try:
+                    yield lease
+                finally:
+                    self._holds = False
         finally:
             self._running -= 1
             if not self._running:
                 self._trace.end()
                 self._cancel_next = False
+                self._unwanted.clear()
                 if self._turn is not None:
                     self._turn.cancelled = False
 

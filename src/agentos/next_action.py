@@ -137,8 +137,10 @@ def _limit(state: AgentState) -> End | None:
     """The limit that stops the turn before another step, if one does."""
     run, limits = state.run, state.agent.limits
     assert run is not None
-    if limits.max_steps is not None and run.steps >= limits.max_steps:
-        return End("max_steps", f"the turn used its {limits.max_steps} steps; say “go on”, or raise --max-steps")
+    most_steps = min((n for n in (limits.max_steps, run.max_steps) if n is not None), default=None)
+    if most_steps is not None and run.steps >= most_steps:
+        name = "--max-steps" if most_steps == limits.max_steps else "max_steps"
+        return End("max_steps", f"the turn used its {most_steps} steps; say “go on”, or raise {name}")
     used = run.usage.prompt_tokens + run.usage.completion_tokens
     if limits.max_tokens is not None and used >= limits.max_tokens:
         return End("budget", f"the turn used {used} of {limits.max_tokens} tokens; raise AGENTOS_MAX_TURN_TOKENS")

@@ -9,7 +9,7 @@ from agentos.context.compiler import take_snapshot
 from agentos.errors import NotFound
 from agentos.events import TurnResult
 from agentos.messages import Block, Cause, Message
-from agentos.state import AgentRecord, AgentState, RunRecord
+from agentos.state import OPEN, AgentRecord, AgentState, InboxItem, RunRecord
 
 
 def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
@@ -47,6 +47,12 @@ def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str
     snapshot = take_snapshot(blocks, parts, reason)
     tx.update_agent(agent_id, snapshot=snapshot, anchor_seq=0, anchor_tokens=0, core_room=core_room)
     tx.journal(Cause(agent_id, "runtime"), "rebase", agent_id, reason)
+
+
+def input_result(tx: Any, item: InboxItem) -> TurnResult | None:
+    """How the turn of an accepted input ended; None while it has not. `NotFound` once the agent is deleted."""
+    agent, run = require_agent(tx, item.agent_id), tx.run(item.run_id)
+    return None if run.status in OPEN else turn_result(tx, agent.name, run)
 
 
 def turn_result(tx: Any, agent: str, run: RunRecord) -> TurnResult:

@@ -54,6 +54,7 @@ class TurnRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
     messages: list[TurnMessage] | None = Field(None, max_length=MOST_LISTED)
     input: str | list[ContentPart] | None = None
+    max_steps: int | None = Field(None, ge=1, le=2**31)
     streaming: bool = False
     stream_tokens: bool = False
     background: bool = False
@@ -102,10 +103,15 @@ def _text(content: str | list[ContentPart] | None) -> str:
     return "\n".join(part.text or "" for part in content)
 
 
-async def accept(service: Service, agent_id: str, body: TurnRequest, retries: int) -> InboxItem:
+async def accept(
+    service: Service, agent_id: str, body: TurnRequest, retries: int, *, background: bool = False
+) -> InboxItem:
     """Save the input of a request; one that was sent again without a key of its own joins the first."""
     inputs, otid = body.inputs()
-    return await service.dispatcher.accept(agent_id, inputs, otid=otid, repeated=retries > 0)
+    return await service.dispatcher.accept(
+        agent_id, inputs, otid=otid, repeated=retries > 0, max_steps=body.max_steps,
+        background=background or body.background,
+    )  # fmt: skip
 
 
 async def run_of(service: Service, run_id: str) -> RunRecord:
@@ -139,8 +145,8 @@ async def stream_message(agent_id: str, body: TurnRequest, serving: Serving, x_r
 @router.post("/messages/async")
 async def create_message_async(agent_id: str, body: TurnRequest, serving: Serving, x_retries: Retries = 0) -> Response:
     """Save input and return the run that answers it, at once."""
-    item = await accept(serving, agent_id, body, x_retries)
-    return answer(render.run_value(await run_of(serving, item.run_id)) | {"background": True})
+    item = await accept(serving, agent_id, body, x_retries, background=True)
+    return answer(render.run_value(await run_of(serving, item.run_id)))
 
 
 class MessagePage(Page):

@@ -1,0 +1,197 @@
+"""Undo: the inverse of one memory event is appended, where its target is still what the event made of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agentos.actions.turn import Turn
+from agentos.curate.blocks import refuse_crowding
+from agentos.curate.passages import notice
+from agentos.errors import UsageError
+from agentos.messages import Cause, Passage
+from agentos.protocols import Clock, Store
+
+_UNDOABLE = (
+    "block.append", "block.replace", "block.edit", "passage.insert", "passage.supersede", "passage.delete", "undo.",
+)  # fmt: skip
+_LARGEST_ID = 2**63 - 1
+"""What the database can hold as a row's id."""
+
+
+@dataclass(frozen=True)
+class Undone:
+    """One event that was taken back."""
+
+    event_id: int
+    action: str
+    target: str
+    before: str
+    after: str
+    """The text before and after the undo."""
+
+
+async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = None) -> Undone:
+    """Append the inverse of one memory event (the last one when none is named); the agent is told.
+
+    An undo is an event like others and can be undone by its number. `UsageError` when there is nothing
+    to undo, when the earlier text no longer fits, or when the target changed since: only what such
+    undos led back to counts as unchanged.
+    """
+    agent_id, now = turn.state.agent.id, clock.now()
+
+    def work(tx: Any) -> Undone:
+        tx.lock_agent(agent_id)
+        event = _event_to_undo(tx, agent_id, event_id)
+        cause = Cause(agent_id, "user")
+        if event["target"].startswith("b"):
+            return _undo_block(tx, turn, event, cause)
+        return _undo_passage(tx, event, cause, now)
+
+    return await store.write(work)
+
+
+def undone_events(events: Iterable[dict[str, Any]]) -> set[int]:
+    """Ids of the events that are taken back, among journal rows, newest first. An undo that was undone is none."""
+    undone: set[int] = set()
+    for event in events:
+        if event["undo_of"] and event["id"] not in undone:
+            undone.add(event["undo_of"])
+    return undone
+
+
+def _event_to_undo(tx: Any, agent_id: str, event_id: int | None) -> dict[str, Any]:
+    if event_id is not None:
+        event_id = min(event_id, _LARGEST_ID)
+        event: dict[str, Any] | None = tx.event(event_id)
+        if event is None or event["agent_id"] != agent_id:
+            raise UsageError(f"this agent has no event {event_id}; `agentos memory history` lists them")
+        if not event["action"].startswith(_UNDOABLE):
+            raise UsageError(f"event {event_id} ({event['action']}) changed no memory that could be taken back")
+        return event
+    events = tx.events(agent_id, actions=_UNDOABLE, limit=1000)
+    undone = undone_events(events)
+    for event in events:
+        if event["id"] not in undone and not event["undo_of"]:
+            return dict(event)
+    raise UsageError("there is no memory event to undo")
+
+
+def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Undone:
+    block = next((b for b in tx.blocks(cause.agent_id) if f"b{b.id}" == event["target"]), None)
+    if block is None:
+        raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
+    old, made, now = (tx.version(n) for n in (event["before_id"], event["after_id"], block.version_id))
+    if original(now) != original(made):
+        raise UsageError(
+            f"block {block.label!r} changed since event {event['id']}; undo the newer events first.\n"
+            f"Event {event['id']} made it (version {made['id']}):\n{made['value']}\n"
+            f"It now reads (version {now['id']}):\n{now['value']}"
+        )
+    text = old["value"]
+    if len(text) > block.limit:
+        raise UsageError(
+            f"the earlier text has {len(text)} characters and the limit is now {block.limit}; raise it first"
+        )
+    refuse_crowding(turn, tx, block, text)
+    tx.write_block(block, text, cause, "undo.block", event["id"], restores=original(old))
+    return Undone(event["id"], event["action"], event["target"], block.value, text)
+
+
+def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -> Undone:
+    """Take out what the event put in, and the other way round; both where one passage took another's place."""
+    events = [event, *_other_half(tx, event)]
+    passages = {p.ref: p for p in tx.passages(cause.agent_id, [int(e["target"][1:]) for e in events])}
+    for one in events:
+        passage = passages.get(one["target"])
+        if passage is None:
+            raise UsageError(f"passage {one['target']} was erased; nothing was undone")
+        stands = _stands(one, tx.events(cause.agent_id, passage.ref, _UNDOABLE, limit=1000))
+        if not stands or _added(one) != (passage.valid_to is None):  # one may come with its end from elsewhere
+            raise UsageError(_changed(tx, event, passage))
+        twin = None if _added(one) else tx.equal_passage(passage)
+        if twin is not None:
+            raise UsageError(f"passage {passage.ref} cannot come back: {twin.ref}, stored since, holds the same text")
+    out, back, said = "", "", []
+    for one in events:
+        passage = passages[one["target"]]
+        if _added(one):
+            _end(tx, one, passage, cause, now, passages)
+            out = passage.text
+        else:
+            tx.end_passage(passage.id, None, cause, "undo.passage", undo_of=one["id"], note="restored")
+            back = passage.text
+        where = "taken out of" if _added(one) else "put back into"
+        said.append(f"Passage {passage.ref} was {where} archival memory by the user.")
+    tx.add_notice(notice(cause.agent_id, now, "undo", " ".join(said)))
+    return Undone(event["id"], event["action"], event["target"], out, back)
+
+
+def _end(
+    tx: Any, event: dict[str, Any], passage: Passage, cause: Cause, now: datetime, changed: dict[str, Passage]
+) -> None:
+    """Take out a passage that the event put in: as superseded again where what is undone is the undo of that."""
+    at, root = now, _root(tx, event)
+    superseded_by = root["after_id"] if root["action"] == "passage.supersede" else None
+    if superseded_by is not None:
+        taker = next(iter(tx.passages(cause.agent_id, [superseded_by])), None)
+        if taker is not None and taker.ref in changed:  # it comes back now, and takes the place since its own time
+            at = max(passage.created_at, taker.created_at)
+        elif taker is None or taker.valid_to is not None:
+            raise UsageError(f"passage p{superseded_by}, which is to take the place of {passage.ref}, is valid no more")
+    elif root["action"] == "passage.insert":
+        others = sorted({p.ref for p in tx.superseded(cause.agent_id, passage.id)} - changed.keys())
+        if others:
+            raise UsageError(f"passage {passage.ref} took the place of {', '.join(others)} too; undo that first")
+    tx.end_passage(
+        passage.id, at, cause, "undo.passage", superseded_by=superseded_by, undo_of=event["id"], note="ended"
+    )
+
+
+def _added(event: dict[str, Any]) -> bool:
+    """Whether the event put its passage into archival memory."""
+    return bool(event["action"] == "passage.insert" or event["note"] == "restored")
+
+
+def _other_half(tx: Any, event: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where a new passage took another's place: the last of what happened to the other one in the same go."""
+    root = _root(tx, event)
+    ends = root["before_id"], root["after_id"]
+    for other in {f"p{number}" for number in ends if number} - {root["target"]}:
+        for one in tx.events(event["agent_id"], other, _UNDOABLE, limit=1000):
+            first = _root(tx, one)
+            if (first["before_id"], first["after_id"]) == ends:
+                return [one]
+    return []
+
+
+def _root(tx: Any, event: dict[str, Any]) -> dict[str, Any]:
+    """What an undo, or an undo of an undo, goes back to; any other event is its own."""
+    while event["undo_of"]:
+        event = tx.event(event["undo_of"])
+    return event
+
+
+def _changed(tx: Any, event: dict[str, Any], passage: Passage) -> str:
+    """Why the event cannot be undone: what became of its passage since."""
+    taker = next(iter(tx.passages(event["agent_id"], [passage.superseded_by or 0])), None)
+    if taker is not None:
+        state = f"{taker.ref} superseded it"
+    else:
+        state = f"it is {'in' if passage.valid_to is None else 'no longer in'} archival memory"
+    shown = f"passage {passage.ref} changed since event {event['id']}: {state}. It reads:\n{passage.text}"
+    return shown if taker is None else f"{shown}\n{taker.ref} reads:\n{taker.text}"
+
+
+def original(version: dict[str, Any]) -> int:
+    """The version whose text an undo brought back; any other is its own."""
+    return int(version["restores"] or version["id"])
+
+
+def _stands(event: dict[str, Any], events: list[dict[str, Any]]) -> bool:
+    """Whether what `event` led to is what its target is now, by the target's events, newest first."""
+    state, before, after = 0, {}, {}
+    for one in reversed(events):
+        before[one["id"]] = state
+        state = after[one["id"]] = before.get(one["undo_of"], one["id"])
+    return after.get(event["id"]) == state
