@@ -4,13 +4,11 @@ import asyncio
 import io
 import json
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +30,7 @@ from agentos.next_action import AskModel, AwaitApproval, End, Idle, Room, RunCal
 from agentos.runtime import Runtime
 from agentos.settings import Settings
 from agentos.state import AgentRecord, AgentState, Decision, InboxItem, RunRecord, Schedule
-from agentos.store.database import Database, sqlite_url
 from agentos.store.history import Part
-from agentos.store.migrations import migrate
 from agentos.talk import HomeTalk
 from agentos.testing import ExactIndex, FixedClock, HashEmbedder, ScriptedLLM, call, say, temporary_runtime
 from agentos.tools.tool import Tool, tool
@@ -130,7 +126,6 @@ def test_the_next_action_is_computed_from_what_is_saved() -> None:
     assert isinstance(action(stopped, spoken_to=True), End)
     assert action(stopped, waiting=InboxItem(1, "a", now)) == Idle(), "a notice of the system's is no answer"
     assert action(stopped, cancelled=True) == End("cancelled")
-    assert action(replace(run, stop_reason="cancelled")) == End("cancelled")
     half = replace(run, decisions={first.id: YES})
     assert action(half) == RunCall(first)
     assert action(half, 1) == RunCall(free)
@@ -471,30 +466,6 @@ async def test_on_postgresql_another_process_decides(postgres: Server, tmp_path:
 def _page(agent_id: str, part: Part, tx: Any) -> list[Message]:
     page: list[Message] = tx.history(agent_id, True, None, None, 10, [part])
     return page
-
-
-def test_an_older_database_gets_what_decisions_need(tmp_path: Path) -> None:
-    path, before = tmp_path / "old.db", import_module("agentos.store.migrations.versions.0003_approvals").down_revision
-    migrate(sqlite_url(path))
-    with sqlite3.connect(path) as raw:
-        raw.executescript(
-            "ALTER TABLE run DROP COLUMN decisions; ALTER TABLE tool DROP COLUMN approval;"
-            f"UPDATE alembic_version SET version_num = '{before}';"
-            "INSERT INTO run (id, agent_id, created_at, trigger, status, steps, llm_calls, spoke, nudged,"
-            " prompt_tokens, completion_tokens, cached_tokens)"
-            " VALUES ('r', 'a', '2026-05-08T00:00:00+00:00', 'user', 'completed', 1, 1, 1, 0, 1, 1, 0);"
-        )
-    raw.close()
-    assert migrate(sqlite_url(path)) is not None, "a backup is made"
-
-    async def read() -> Any:
-        store = Database(sqlite_url(path))
-        try:
-            return await store.read(lambda tx: tx.run("r"))
-        finally:
-            await store.close()
-
-    assert asyncio.run(read()).decisions == {}
 
 
 # over HTTP

@@ -16,7 +16,7 @@ from agentos.actions.begin import begin, tell
 from agentos.actions.call import run_call
 from agentos.actions.end import end
 from agentos.actions.page_out import page_out
-from agentos.actions.saved import load_state, require_agent, turn_result
+from agentos.actions.saved import input_result, load_state, require_agent
 from agentos.actions.turn import Parts, Turn, fit_window, utc_offset
 from agentos.context import pager
 from agentos.context.tokens import clip
@@ -60,8 +60,12 @@ class Agent:
         self._turn: Turn | None = None
         self._trace = Trace()
         self._running = 0
+        self._holds = False
+        """Whether the agent's lock is had, and not only waited for."""
         self._cancel_next = False
         """Whether `cancel` came before the turn that it was meant for had begun."""
+        self._unwanted: set[str] = set()
+        """Runs that are to be cancelled once they are taken up."""
 
     async def run(self, until: InboxItem | None = None) -> AsyncGenerator[Event, None]:
         """Do everything that is due: unfinished turns first, then input and timers in order of arrival.
@@ -136,6 +140,8 @@ class Agent:
         repeated: bool = False,
         most_waiting: tuple[int, int] | None = None,
         refuses: bool = True,
+        max_steps: int | None = None,
+        background: bool = False,
     ) -> InboxItem:
         """Save input: one item is one turn to come, and its run waits with it. It is on disk when this returns.
 
@@ -145,6 +151,8 @@ class Agent:
         other text before is a `Conflict`. `most_waiting` (of this agent, of all) bounds what may wait: `Overloaded`.
         A turn that failed at the provider is taken up again when its `otid` comes again. A user's text refuses the
         calls that wait for approval; where it is not to (`refuses`), it is a `PendingApproval` while some do.
+        `max_steps` limits this turn, as far as the agent's own limits allow it more; `background` says that nobody
+        waits for it.
         """
         given = [Input(i) if isinstance(i, str) else i for i in inputs]
         if not any(i.text.strip() for i in given):
@@ -164,7 +172,7 @@ class Agent:
             )
             for i, text in texts
         ]  # fmt: skip
-        new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}")
+        new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}", max_steps, background)
 
         def work(tx: Any) -> tuple[InboxItem, bool]:
             joined = tx.accepted_since(self.id, digest, now - _REPEATED) if repeated and otid is None else None
@@ -197,16 +205,8 @@ class Agent:
         return await self.parts.store.write(lambda tx: decide(tx, self.id, decisions, now, run_id))
 
     async def result(self, item: InboxItem) -> TurnResult | None:
-        """How the turn of an accepted input ended, or why it waits for approval; None while it does neither.
-
-        `NotFound` once the agent is deleted.
-        """
-
-        def work(tx: Any) -> TurnResult | None:
-            agent, run = require_agent(tx, self.id), tx.run(item.run_id)
-            return turn_result(tx, agent.name, run) if run.stopped else None
-
-        return await self.parts.store.read(work)
+        """How the turn of an accepted input ended, or why it waits for approval: `input_result`."""
+        return await self.parts.store.read(lambda tx: input_result(tx, item))
 
     async def give_up(self, error: str) -> AsyncGenerator[Event, None]:
         """End the unfinished turn as failed; its input can be sent again by its `otid`."""
@@ -216,20 +216,28 @@ class Agent:
                 async for event in end(turn, End("llm_error", error)):
                     yield replace(event, run_id=event.run_id or turn.run.id)
 
-    def cancel(self) -> None:
+    def cancel(self, run_id: str | None = None) -> bool:
         """Stop what runs at its next saved point: a turn, one that waits to begin, or the notes of a page-out.
 
-        Nothing happens when nothing runs.
+        Nothing happens when nothing runs. With `run_id` only that unfinished run is stopped; whether it is: not where
+        another process holds the agent.
         """
         if not self._running:
-            return
+            return False
+        run = self._turn.state.run if self._holds and self._turn is not None else None
+        if run_id is not None and (run is None or run.id != run_id):
+            self._unwanted.add(run_id)
+            return self._holds
         self._cancel_next = self._turn is None or self._turn.state.run is None
         if self._turn is not None:
             self._turn.cancel()
+        return True
 
     def _cancel_begun(self, turn: Turn, until: InboxItem | None) -> None:
         """Stop a turn, of `until` where it is given, for which `cancel` came too early; those behind it go on."""
         run = turn.state.run
+        if run is not None and run.id in self._unwanted:
+            turn.cancel()
         if self._cancel_next and run is not None and (until is None or until.run_id == run.id):
             self._cancel_next = False
             turn.cancel()
@@ -252,12 +260,17 @@ class Agent:
         self._running += 1
         try:
             async with self._lock(self.id) as lease:
-                yield lease
+                self._holds = True
+                try:
+                    yield lease
+                finally:
+                    self._holds = False
         finally:
             self._running -= 1
             if not self._running:
                 self._trace.end()
                 self._cancel_next = False
+                self._unwanted.clear()
                 if self._turn is not None:
                     self._turn.cancelled = False
 

@@ -267,7 +267,11 @@ class Passage:
     message_id: int | None = None
     call_id: str | None = None
     valid_to: datetime | None = None
-    """Set when a later passage superseded this one."""
+    """When it ceased to be valid: superseded, or else deleted."""
+    replaces: int | None = None
+    """The passage that it superseded: the first, where its text was to take the place of several."""
+    superseded_by: int | None = None
+    """The passage that took its place; None of a valid or deleted one."""
     embedding: bytes | None = field(default=None, repr=False)
     """float32, little endian, L2-normalised; None until the embedder has answered."""
     fingerprint: str | None = None

@@ -112,7 +112,7 @@ def next_action(state: AgentState, room: Room) -> Action:
         item = state.waiting
         due = tuple(t for t in state.due if item is None or t.due_at <= item.created_at)
         return Begin(timers=due) if due else Begin(item=item) if item else Idle()
-    if room.cancelled or state.run.stop_reason == "cancelled":  # the wish came while nothing ran
+    if room.cancelled:
         return End("cancelled")
     pending = state.pending_calls()
     if pending:
@@ -161,8 +161,10 @@ def _limit(state: AgentState) -> End | None:
     """The limit that stops the turn before another step, if one does."""
     run, limits = state.run, state.agent.limits
     assert run is not None
-    if limits.max_steps is not None and run.steps >= limits.max_steps:
-        return End("max_steps", f"the turn used its {limits.max_steps} steps; say “go on”, or raise --max-steps")
+    most_steps = min((n for n in (limits.max_steps, run.max_steps) if n is not None), default=None)
+    if most_steps is not None and run.steps >= most_steps:
+        name = "--max-steps" if most_steps == limits.max_steps else "max_steps"
+        return End("max_steps", f"the turn used its {most_steps} steps; say “go on”, or raise {name}")
     used = run.usage.prompt_tokens + run.usage.completion_tokens
     if limits.max_tokens is not None and used >= limits.max_tokens:
         return End("budget", f"the turn used {used} of {limits.max_tokens} tokens; raise AGENTOS_MAX_TURN_TOKENS")

@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
-
-from filelock import FileLock, Timeout
 
 from agentos.actions.turn import Parts, Turn, fit_window
 from agentos.agent import Agent
@@ -34,6 +32,7 @@ from agentos.errors import (
     UsageError,
 )
 from agentos.llm.detect import detect_model
+from agentos.locks import hold_file
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
 from agentos.messages import Approval, Block, Cause, Message, Passage
@@ -43,7 +42,7 @@ from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
 from agentos.settings import Settings, load_settings, ollama_url
 from agentos.state import AgentRecord, AgentState, Limits, StoredTool
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
-from agentos.store.lease import hold_lease
+from agentos.store.holding import hold_lease
 from agentos.store.migrations import migrate
 from agentos.tools.described import DescribedTool, never_run
 from agentos.tools.memory import MEMORY_TOOLS
@@ -52,6 +51,7 @@ from agentos.tools.toolset import Toolset
 
 _BUSY_WAIT_SECONDS = 30.0
 _AGENTS_IN_MEMORY = 1000
+_MODELS_IN_MEMORY = 100
 
 
 class SystemClock:
@@ -109,8 +109,10 @@ class Runtime:
         embedder: Embedder | None = None,
         index: RebuildableIndex | None = None,
         limits: Limits | None = None,
+        store: Database | None = None,
     ) -> None:
         self.settings = settings or load_settings()
+        self._given_store = store
         self.clock = clock or SystemClock()
         self.tools = Toolset([*MEMORY_TOOLS, *tools])
         self.embedder = embedder or make_embedder(self.settings.embedding)
@@ -122,7 +124,7 @@ class Runtime:
             self.settings.max_steps, self.settings.max_turn_tokens, self.settings.max_turn_cost_usd
         )
         self._llm = llm
-        self._llms: dict[str, LLM] = {}
+        self._llm_called = lru_cache(_MODELS_IN_MEMORY)(self._make_llm)  # a client may name ever new ones
         self._locks: dict[str, asyncio.Lock] = {}
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         """Names this process to others."""
@@ -139,21 +141,25 @@ class Runtime:
 
     def open(self) -> None:
         """Open the home, inside a running event loop; `StoreError` says why it cannot be."""
-        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
-        in_memory = url in IN_MEMORY
-        if not in_memory:
-            self._folder()
-        self.backup = None if in_memory else migrate(url)
-        self.store = Database(url)
-        if in_memory:  # its one connection is the database
-            with self.store.engine.connect() as connection:
-                migrate(url, connection)
+        self.backup: Path | None = None
+        self.store = self._given_store or self._database()
         source = SqlIndexSource(self.store)
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
         exact_below = max(EXACT_BELOW, self.settings.index_min_passages)  # below, there is nothing in the index
         self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync), exact_below)
         self._drain = BackgroundDrain(self.sync)
         self._drain.start()
+
+    def _database(self) -> Database:
+        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
+        if url not in IN_MEMORY:
+            self._folder()
+            self.backup = migrate(url)
+            return Database(url)
+        store = Database(url)
+        with store.engine.connect() as connection:  # its one connection is the database
+            migrate(url, connection)
+        return store
 
     async def close(self) -> None:
         """Let go of everything; unfinished turns go on at the next start.
@@ -174,9 +180,7 @@ class Runtime:
             return self._llm
         if model is None:
             model, self.model_source = self._detected()
-        if model not in self._llms:
-            self._llms[model] = self._make_llm(model)
-        return self._llms[model]
+        return self._llm_called(model)
 
     def _detected(self) -> tuple[str, str]:
         if not hasattr(self, "_found"):
@@ -441,39 +445,27 @@ class Runtime:
     # locks and files
 
     @asynccontextmanager
-    async def lock(self, agent_id: str) -> AsyncIterator[int | None]:
+    async def lock(self, agent_id: str, wait_seconds: float = _BUSY_WAIT_SECONDS) -> AsyncIterator[int | None]:
         """Hold the agent's turn, in this process and across processes; `AgentBusy` after half a minute.
 
-        Where machines share the database it is a lease, and its epoch is yielded for the commits to check.
+        Where machines share the database it is a lease, and its epoch is yielded for the commits to check. With no
+        time to wait (0) a turn of this process is not waited for either.
         """
-        async with self._locks.setdefault(agent_id, asyncio.Lock()):
+        lock = self._locks.setdefault(agent_id, asyncio.Lock())
+        if lock.locked() and not wait_seconds:
+            raise AgentBusy
+        async with lock:
             if self.store.in_memory:
                 yield None
             elif self.store.dialect.shared:
                 seconds = self.settings.lease_seconds
                 async with hold_lease(
-                    self.store, agent_id, self.owner, seconds=seconds, wait_seconds=_BUSY_WAIT_SECONDS
+                    self.store, agent_id, self.owner, seconds=seconds, wait_seconds=wait_seconds
                 ) as epoch:
                     yield epoch
             else:
-                async with self._file_lock(agent_id):
+                async with hold_file(self._locks_folder / f"{agent_id}.lock", wait_seconds):
                     yield None
-
-    @asynccontextmanager
-    async def _file_lock(self, agent_id: str) -> AsyncIterator[None]:
-        lock = FileLock(self._locks_folder / f"{agent_id}.lock")
-        for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
-            try:
-                lock.acquire(timeout=0)
-                break
-            except Timeout:
-                await asyncio.sleep(0.05)
-        else:
-            raise AgentBusy
-        try:
-            yield
-        finally:
-            lock.release()
 
     @cached_property
     def _locks_folder(self) -> Path:

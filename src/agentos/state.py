@@ -123,6 +123,10 @@ class RunRecord:
     usage: Usage = field(default_factory=Usage)
     error: str | None = None
     ended_at: datetime | None = None
+    max_steps: int | None = None
+    """What its input asks for; the agent's own limit holds too."""
+    background: bool = False
+    """Whether its sender did not wait for it."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """Call id -> what was decided of it."""
 
@@ -177,6 +181,9 @@ class InboxItem:
     body_hash: str = ""
     run_id: str = ""
     """The run that answers it, made with it."""
+    max_steps: int | None = None
+    background: bool = False
+    """Both as in that run."""
 
 
 @dataclass(frozen=True)

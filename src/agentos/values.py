@@ -11,7 +11,7 @@ from agentos.context.compiler import render_summary
 from agentos.context.tokens import scaled
 from agentos.curate import Origin, undone_events
 from agentos.memory import core
-from agentos.messages import Block, SummaryEntry, Usage
+from agentos.messages import Block, Passage, SummaryEntry, Usage
 from agentos.protocols import Hit
 from agentos.runtime import Runtime
 from agentos.state import AgentRecord, Limits, RunRecord, Schedule, StepRecord
@@ -104,7 +104,17 @@ def hit_value(hit: Hit) -> Json:
     return {
         "id": hit.ref, "created_at": local(hit.created_at), "text": hit.text, "role": hit.role, "name": hit.name,
         "tags": list(hit.tags), "session": hit.session, "external_id": hit.external_id, "why": hit.why,
-        "score": round(hit.score, 4),
+        "score": round(hit.score, 4), "valid_to": local(hit.valid_to), "superseded_by": hit.superseded_by,
+    }  # fmt: skip
+
+
+def passage_value(passage: Passage) -> Json:
+    """One passage, and how it is linked with those that it replaces or that took its place."""
+    replaces, taker = (None if n is None else f"p{n}" for n in (passage.replaces, passage.superseded_by))
+    return {
+        "id": passage.ref, "created_at": local(passage.created_at), "text": passage.text, "tags": list(passage.tags),
+        "origin": passage.origin, "about": passage.about, "replaces": replaces, "valid_to": local(passage.valid_to),
+        "superseded_by": taker,
     }  # fmt: skip
 
 
@@ -136,8 +146,8 @@ def _changes(tx: Any, event: Json) -> str:
         before, after = (tx.version(event[end]) or {"value": ""} for end in ("before_id", "after_id"))
         return core.changed_lines(before["value"], after["value"])
     if target[:1] == "p" and event["after_id"]:
-        removed = event["action"] == "passage.delete" or event["note"] == "ended"
-        return "\n".join(f"{'-' if removed else '+'} {p.text}" for p in tx.passages(agent_id, [event["after_id"]]))
+        removed = event["action"] in ("passage.delete", "passage.supersede") or event["note"] == "ended"
+        return "\n".join(f"{'-' if removed else '+'} {p.text}" for p in tx.passages(agent_id, [int(target[1:])]))
     return ""
 
 

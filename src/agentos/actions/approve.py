@@ -58,9 +58,3 @@ def decide(
     tx.save_run(replace(run, stop_reason=None, decisions=run.decisions | decided))
     tx.update_agent(agent_id)
     return InboxItem(run.inbox_id or 0, agent_id, run.created_at, run_id=run.id)
-
-
-def cancel_waiting(tx: Any, run: RunRecord) -> None:
-    """Have a run that awaits approval end as cancelled, as soon as its agent is run."""
-    tx.save_run(replace(run, stop_reason="cancelled"))
-    tx.update_agent(run.agent_id)

@@ -9,7 +9,7 @@ from agentos.context.compiler import take_snapshot
 from agentos.errors import NotFound
 from agentos.events import TurnResult
 from agentos.messages import Block, Cause, Message, ToolCall
-from agentos.state import AgentRecord, AgentState, RunRecord
+from agentos.state import AgentRecord, AgentState, InboxItem, RunRecord
 
 
 def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
@@ -49,6 +49,15 @@ def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str
     snapshot = take_snapshot(blocks, parts, reason)
     tx.update_agent(agent_id, snapshot=snapshot, anchor_seq=0, anchor_tokens=0, core_room=core_room)
     tx.journal(Cause(agent_id, "runtime"), "rebase", agent_id, reason)
+
+
+def input_result(tx: Any, item: InboxItem) -> TurnResult | None:
+    """How the turn of an accepted input ended, or why it waits for approval; None while it does neither.
+
+    `NotFound` once the agent is deleted.
+    """
+    agent, run = require_agent(tx, item.agent_id), tx.run(item.run_id)
+    return turn_result(tx, agent.name, run) if run.stopped else None
 
 
 def turn_result(tx: Any, agent: str, run: RunRecord) -> TurnResult:

@@ -9,8 +9,9 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from agentos.cli.chosen import Chosen
 from agentos.cli.oneshot import show_turn
-from agentos.cli.opening import Chosen, blocking, open_talk
+from agentos.cli.opening import blocking, open_talk
 from agentos.cli.output import as_json, make_console, safe, show, show_json
 from agentos.errors import Conflict, UsageError
 from agentos.state import Decision

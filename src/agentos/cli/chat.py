@@ -12,8 +12,9 @@ from rich.text import Text
 
 from agentos.cli import slash, views
 from agentos.cli.approvals import asked
+from agentos.cli.chosen import Chosen
 from agentos.cli.keys import turn_keys
-from agentos.cli.opening import Chosen, blocking, open_talk
+from agentos.cli.opening import blocking, open_talk
 from agentos.cli.output import line, make_console, safe
 from agentos.cli.prompt import make_session
 from agentos.cli.turn_view import TurnView

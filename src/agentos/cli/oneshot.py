@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Literal
 
+from agentos.cli.chosen import Chosen
 from agentos.cli.keys import cancelling
-from agentos.cli.opening import Chosen, blocking, open_talk
+from agentos.cli.opening import blocking, open_talk
 from agentos.cli.output import as_json, complain, safe
 from agentos.errors import UsageError
 from agentos.events import Event, ReasoningDelta, Retry, TextDelta, TurnEnded

@@ -85,6 +85,8 @@ def hits(values: list[Json], title: str = "") -> RenderableType:
         head = Text.assemble((value["id"], "name"), "  ", ("  ".join(safe(a) for a in about if a), "quiet"))
         if value["tags"]:
             head.append("  " + " ".join(f"#{safe(tag)}" for tag in value["tags"]), style="quiet")
+        if value["superseded_by"]:
+            head.append(f"  superseded on {value['valid_to'][:10]} by {value['superseded_by']}", style="warn")
         shown += [head, Text("  " + line(value["text"], 600))]
     return Group(*shown)
 

@@ -1,12 +1,13 @@
 """A person adds passages to archival memory and takes them out."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from agentos.actions.saved import require_agent
 from agentos.actions.turn import utc_offset
-from agentos.errors import NotFound, UsageError
+from agentos.errors import Conflict, NotFound, UsageError
 from agentos.messages import Cause, Message, Passage, clean_text
 from agentos.protocols import Clock, Store
 from agentos.tools.tool import MemoryPort
@@ -20,10 +21,12 @@ async def insert_passage(
     text: str,
     tags: Sequence[str] = (),
     created_at: datetime | None = None,
+    replaces: int | None = None,
 ) -> Passage:
     """Store a text in an agent's archival memory as a person; `memory` embeds it. `UsageError` when it is empty.
 
-    Text equal to a valid passage returns that one, its tags united with `tags`.
+    Text equal to a valid passage returns that one, its tags united with `tags`. The passage whose id is `replaces` is
+    superseded by it, and the agent is told: `NotFound` where there is none, `Conflict` where it is valid no more.
     """
     text = clean_text(text).strip()
     if not text:
@@ -32,24 +35,32 @@ async def insert_passage(
     vector, fingerprint = await memory.embed(text) or (None, None)
     passage = Passage(
         id=0, agent_id=agent_id, text=text, origin="user", created_at=created_at or clock.now(), tags=labels,
-        embedding=vector, fingerprint=fingerprint,
+        embedding=vector, fingerprint=fingerprint, replaces=replaces,
     )  # fmt: skip
 
     def work(tx: Any) -> Passage:
         require_agent(tx, agent_id)
         saved: Passage = tx.add_passage(passage, Cause(agent_id, "user"))[0]
+        if replaces not in (None, saved.id):
+            text = f"Passage p{replaces} was replaced by the user: {saved.ref} holds now."
+            tx.add_notice(notice(agent_id, clock.now(), "undo", text))
         return saved
 
     return await store.write(work)
 
 
 async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: int) -> Passage:
-    """End a passage's validity: no search finds it, `undo` brings it back."""
+    """End a passage's validity: no search finds it, `undo` brings it back.
+
+    `NotFound` where there is no such passage, `Conflict` where another took its place.
+    """
     now = clock.now()
 
     def work(tx: Any) -> Passage:
         tx.lock_agent(agent_id)
         passage: Passage | None = next(iter(tx.passages(agent_id, [passage_id])), None)
+        if passage is not None and passage.superseded_by is not None:
+            raise Conflict(f"{passage.ref} is valid no more: it was superseded by p{passage.superseded_by}")
         if passage is None or passage.valid_to is not None:
             raise NotFound(f"this agent has no passage p{passage_id}")
         tx.end_passage(passage_id, now, Cause(agent_id, "user"), "passage.delete")
@@ -57,6 +68,13 @@ async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: 
         return passage
 
     return await store.write(work)
+
+
+def passage_id(ref: str) -> int:
+    """The id behind `p12`, as people and models see it; `NotFound` for what is none."""
+    if not re.fullmatch(r"p\d{1,15}", ref, re.ASCII):
+        raise NotFound(f"{ref!r} is no passage; ids look like p12")
+    return int(ref[1:])
 
 
 def notice(agent_id: str, now: datetime, name: str, text: str) -> Message:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import values
@@ -29,6 +29,8 @@ router = APIRouter(tags=["openai"])
 Json = dict[str, Any]
 _PLAIN = "plain/"
 _MOST_MESSAGES = 10_000
+_MOST_AGENTS = 1000
+"""In one list of models: OpenAI's clients ask for no second page."""
 _CUT = {"max_steps": "length", "budget": "length"}
 
 
@@ -147,10 +149,16 @@ def _usage(usage: Usage) -> Json:
 
 
 @router.get("/models")
-async def list_models(serving: Serving) -> Response:
-    """Each agent as a model, and each agent's model as `plain/NAME`."""
-    agents = await serving.store.read(lambda tx: tx.agents())
-    return answer({"object": "list", "data": [m for agent in agents for m in _models(agent)]})
+async def list_models(
+    serving: Serving,
+    limit: Annotated[int, Query(ge=1, le=_MOST_AGENTS)] = _MOST_AGENTS,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Agents by name, each as a model and its model as `plain/NAME`; `limit` agents, behind the model `after`."""
+    last = None if after is None else (await _agent(serving, after))[0].id
+    agents = await serving.store.read(lambda tx: tx.agent_page(order_by="name", after=last, limit=limit + 1))
+    found = [m for agent in agents[:limit] for m in _models(agent)]
+    return answer({"object": "list", "data": found, "has_more": len(agents) > limit})
 
 
 @router.get("/models/{model:path}")

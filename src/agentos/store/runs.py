@@ -20,6 +20,15 @@ _SPENT = (
     *(sa.func.sum(_step.c[n]).label(n) for n in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")),
 )
 """Sums over steps; the cost is None where no call has a price."""
+_BY_ID = sa.select(_run).where(_run.c.id == sa.bindparam("run_id"))
+_UNFINISHED = (
+    sa.select(_run)
+    .where(_run.c.agent_id == sa.bindparam("agent_id"), _run.c.status == "running")
+    .order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc())
+    .limit(1)
+)
+_ALL_WAITING = sa.select(sa.func.count()).select_from(_run).where(_run.c.status == "created")
+_ITS_WAITING = _ALL_WAITING.where(_run.c.agent_id == sa.bindparam("agent_id"))
 _USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
 
 
@@ -41,13 +50,12 @@ class RunRows(Rows):
 
     def run(self, run_id: str) -> RunRecord | None:
         """One run."""
-        row = self.first(sa.select(_run).where(_run.c.id == run_id))
+        row = self.first(_BY_ID, run_id=run_id)
         return None if row is None else _to_run(row)
 
     def unfinished_run(self, agent_id: str) -> RunRecord | None:
         """The agent's running run; the newest where a failed one was taken up again beside it."""
-        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "running")
-        row = self.first(query.order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc()).limit(1))
+        row = self.first(_UNFINISHED, agent_id=agent_id)
         return None if row is None else _to_run(row)
 
     def last_failed_run(self, agent_id: str) -> RunRecord | None:
@@ -62,7 +70,7 @@ class RunRows(Rows):
         return [_to_run(row) for row in self.all(query.order_by(_run.c.inbox_id))]
 
     def cancel_run(self, run: RunRecord, now: datetime) -> None:
-        """End a run that has not begun: its input stays out of the context."""
+        """End a run as cancelled; one that has not begun keeps its input out of the context."""
         self.save_run(replace(run, status="cancelled", stop_reason="cancelled", ended_at=now))
 
     def runs(self, agent_id: str, limit: int = 50) -> list[RunRecord]:
@@ -80,9 +88,13 @@ class RunRows(Rows):
         agent_ids: Collection[str] | None = None,
         statuses: Collection[str] | None = None,
         stop_reasons: Collection[str] | None = None,
+        background: bool | None = None,
     ) -> list[RunRecord]:
-        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named."""
-        query = sa.select(_run)
+        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named.
+
+        With `background` only those that nobody waited for, or only the others.
+        """
+        query = sa.select(_run) if background is None else sa.select(_run).where(_run.c.background == background)
         for column, wanted in (
             (_run.c.agent_id, agent_ids), (_run.c.status, statuses), (_run.c.stop_reason, stop_reasons),
         ):  # fmt: skip
@@ -184,8 +196,7 @@ class RunRows(Rows):
 
     def count_waiting(self, agent_id: str | None = None) -> int:
         """How many accepted inputs wait for their turn to begin; of one agent, or of all."""
-        query = sa.select(sa.func.count()).select_from(_run).where(_run.c.status == "created")
-        return int(self.scalar(query if agent_id is None else query.where(_run.c.agent_id == agent_id)))
+        return int(self.scalar(_ALL_WAITING) if agent_id is None else self.scalar(_ITS_WAITING, agent_id=agent_id))
 
 
 def _to_step(row: Any) -> StepRecord:

@@ -84,6 +84,7 @@ class TurnRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
     messages: list[TurnMessage] | None = Field(None, max_length=MOST_LISTED)
     input: str | list[ContentPart] | None = None
+    max_steps: int | None = Field(None, ge=1, le=2**31)
     streaming: bool = False
     stream_tokens: bool = False
     background: bool = False
@@ -142,7 +143,9 @@ class Accepted(NamedTuple):
     """Where in the queue what is new of it begins: behind this."""
 
 
-async def accept(service: Service, agent_id: str, body: TurnRequest, retries: int) -> Accepted:
+async def accept(
+    service: Service, agent_id: str, body: TurnRequest, retries: int, *, background: bool = False
+) -> Accepted:
     """Save the input of a request; one that was sent again without a key of its own joins the first.
 
     While calls wait for approval only a decision is taken: any other message is a `PendingApproval`.
@@ -151,7 +154,11 @@ async def accept(service: Service, agent_id: str, body: TurnRequest, retries: in
     if body.input is None and [m.type for m in given] == ["approval"]:
         return await _decide(service, agent_id, given[0])
     inputs, otid = body.inputs()
-    return Accepted(await service.dispatcher.accept(agent_id, inputs, otid=otid, repeated=retries > 0, refuses=False))
+    item = await service.dispatcher.accept(
+        agent_id, inputs, otid=otid, repeated=retries > 0, refuses=False, max_steps=body.max_steps,
+        background=background or body.background,
+    )  # fmt: skip
+    return Accepted(item)
 
 
 async def _decide(service: Service, agent_id: str, message: TurnMessage) -> Accepted:
@@ -215,8 +222,8 @@ async def stream_message(agent_id: str, body: TurnRequest, serving: Serving, x_r
 @router.post("/messages/async")
 async def create_message_async(agent_id: str, body: TurnRequest, serving: Serving, x_retries: Retries = 0) -> Response:
     """Save input and return the run that answers it, at once."""
-    item, _ = await accept(serving, agent_id, body, x_retries)
-    return answer(render.run_value(await run_of(serving, item.run_id)) | {"background": True})
+    item, _ = await accept(serving, agent_id, body, x_retries, background=True)
+    return answer(render.run_value(await run_of(serving, item.run_id)))
 
 
 class MessagePage(Page):

@@ -83,7 +83,7 @@ def run_value(run: RunRecord) -> Json:
     }  # fmt: skip
     return {
         "id": run.id, "agent_id": run.agent_id, "status": run.status, "created_at": stamp(run.created_at),
-        "completed_at": stamp(run.ended_at), "stop_reason": reason, "background": False, "metadata": metadata,
+        "completed_at": stamp(run.ended_at), "stop_reason": reason, "background": run.background, "metadata": metadata,
         "total_duration_ns": took,
     }  # fmt: skip
 

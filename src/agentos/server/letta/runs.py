@@ -35,6 +35,7 @@ class RunPage(Page):
     agent_ids: list[str] | None = None
     statuses: list[str] | None = None
     active: bool = False
+    background: bool | None = None
     stop_reason: str | None = Field(None, max_length=100)
     conversation_id: str | None = Field(None, max_length=200)
 
@@ -43,7 +44,7 @@ class RunPage(Page):
 async def list_runs(page: Annotated[RunPage, Query()], serving: Serving) -> Response:
     """Runs, those accepted last first."""
     only_conversation(page.conversation_id)
-    filters: dict[str, list[str] | None] = {"agent_ids": page.agent_ids, "statuses": page.statuses}
+    filters: dict[str, Any] = {"agent_ids": page.agent_ids, "statuses": page.statuses, "background": page.background}
     if page.agent_id is not None:
         filters["agent_ids"] = [page.agent_id]
     if page.active:

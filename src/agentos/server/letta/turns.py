@@ -50,10 +50,13 @@ async def stream_run(
     place, position = render.read_seq_id(after) if after else (0, -1)
     quiet_since = time.monotonic()
     async with service.dispatcher.feeds.follow(run.id) as feed:
-        seen = -1
+        seen, attempts = -1, feed.attempts
         while True:
             values: list[Json | None] = []
             ended = False
+            if feed.attempts != attempts:  # what was told cannot be taken back; whole behind it is better than spliced
+                attempts = feed.attempts
+                position = position if position == render.LAST else -1
             if seen != feed.saved or not feed.place:
                 seen = feed.saved
                 current, messages = await _saved(service, run.id, place)
