@@ -29,7 +29,7 @@ from postgres import Server
 
 ROOT = Path(__file__).parent.parent
 README, SERVER, SCALING = ROOT / "README.md", ROOT / "docs/server.md", ROOT / "docs/scaling.md"
-MCP = ROOT / "docs/mcp.md"
+MCP, MEMORY = ROOT / "docs/mcp.md", ROOT / "docs/memory.md"
 ADDRESS = "http://127.0.0.1:8283"
 """Where the pages say that the server is."""
 TOKEN = "a-token-for-tests"
@@ -107,6 +107,18 @@ def test_commands_in_the_readme_run(code: str, tmp_path: Path, forks: Forks) -> 
         typed = subprocess.check_output(["bash", "-c", before.removesuffix("| ")], text=True)
         done = forks.run(shlex.split(arguments), typed, environment(tmp_path), ROOT)
         assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_what_the_memory_page_shows_runs(tmp_path: Path, forks: Forks) -> None:
+    [code] = blocks(MEMORY, "console")
+    printed: list[str] = []
+    for line in code.splitlines():
+        if line.startswith("$ agentos "):
+            done = forks.run(shlex.split(line)[2:], "", environment(tmp_path), ROOT)
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+            printed = done.stdout.splitlines()
+        else:
+            assert line in printed, f"{line!r} is not among {printed}"
 
 
 def test_the_test_command_of_the_readme_is_what_make_runs() -> None:

@@ -43,7 +43,8 @@ FREE.set()
 
 async def echo(request: LLMRequest) -> str:
     await asyncio.to_thread(FREE.wait, 20)
-    return str(request.messages[-1]["content"])
+    said = [str(m["content"]) for m in request.messages if m["role"] == "user"]
+    return next(text for text in reversed(said) if "[system notice]" not in text)
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +182,8 @@ async def test_refusals_say_what_to_do(live: Served) -> None:
             ("update_memory", {"target": "p1", "content": "x", "old_content": "y"}, "is replaced as a whole"),
             ("update_memory", {"target": "p999999", "content": "x"}, "p999999"),
             ("forget", {"id": "p999999"}, "no passage p999999"),
-            ("forget", {"id": "m1"}, "'m1' is no fact's id; they look like p12"),
-            ("forget", {"id": "p" + "9" * 18}, "is no fact's id"),
+            ("forget", {"id": "m1"}, "'m1' is no passage; ids look like p12"),
+            ("forget", {"id": "p" + "9" * 18}, "is no passage"),
             ("ask", {"message": " "}, "the message is empty; write something"),
             ("list_changes", {"after": -1}, "'after': input should be greater than or equal to 0"),
             ("list_changes", {"after": "x"}, "'after': input should be a valid integer"),

@@ -17,6 +17,9 @@ Kind = Literal["message", "alert", "timer", "fallback"]
 
 StopReason = Literal["end_turn", "max_steps", "budget", "loop", "cancelled", "llm_error", "requires_approval"]
 
+Approval = Literal["always", "ask", "never"]
+"""Whether a tool's calls run without asking, each once somebody approved it, or not at all."""
+
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Under which names servers send reasoning; it goes back under the name it came with."""
 
@@ -88,6 +91,8 @@ class ToolCall:
     """Why the call cannot be run (cut off, not JSON, one too many); goes back to the model."""
     shown: str | None = None
     """JSON text that the context shows in place of arguments too long for it; None shows them."""
+    asks: bool = False
+    """Whether it runs only once somebody has approved it."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -274,7 +279,11 @@ class Passage:
     message_id: int | None = None
     call_id: str | None = None
     valid_to: datetime | None = None
-    """Set when a later passage superseded this one."""
+    """When it ceased to be valid: superseded, or else deleted."""
+    replaces: int | None = None
+    """The passage that it superseded: the first, where its text was to take the place of several."""
+    superseded_by: int | None = None
+    """The passage that took its place; None of a valid or deleted one."""
     embedding: bytes | None = field(default=None, repr=False)
     """float32, little endian, L2-normalised; None until the embedder has answered."""
     fingerprint: str | None = None

@@ -44,6 +44,14 @@ class OutputFormat(StrEnum):
     STREAM_JSON = "stream-json"
 
 
+class Approval(StrEnum):
+    """When a tool's calls run."""
+
+    ALWAYS = "always"
+    ASK = "ask"
+    NEVER = "never"
+
+
 class Place(StrEnum):
     """Where `memory search` looks."""
 
@@ -88,7 +96,7 @@ def chat(
     ] = None,
 ) -> None:
     """Chat with an agent; piped input without -p is one turn a line, until its end or Ctrl-C."""
-    from agentos.cli.opening import Chosen
+    from agentos.cli.chosen import Chosen
 
     chosen = Chosen(agent, persona, model, resume, max_steps, server)
     talking = prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
@@ -102,6 +110,28 @@ def chat(
         from agentos.cli.oneshot import answer
 
         raise typer.Exit(answer(chosen, prompt, output_format.value))
+
+
+@app.command()
+def approve(
+    agent: AgentName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run what waits.")] = False,
+    deny: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Refuse what waits; the agent is told why.", show_default=False)
+    ] = None,
+    call: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this call, as --json shows it.", show_default=False)
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="The agent is one of this server's.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the calls that wait for approval, decide on them, and go on with the turn."""
+    from agentos.cli import approvals
+    from agentos.cli.chosen import Chosen
+
+    raise typer.Exit(approvals.approve(Chosen(agent, server=server, known=True), yes, deny, call or [], json))
 
 
 @app.command()
@@ -258,6 +288,23 @@ def agents_delete(
     agents.delete_agent(agent, yes)
 
 
+@agents_app.command("approval")
+def agents_approval(
+    agent: AgentName,
+    tool: Annotated[str | None, typer.Argument(metavar="TOOL", help="A tool's name.", show_default=False)] = None,
+    when: Annotated[
+        Approval | None, typer.Argument(metavar="WHEN", help="always, ask or never.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Whether the agent's tools run without asking; with TOOL and WHEN, change it."""
+    from agentos.cli import agents
+
+    if (tool is None) != (when is None):
+        raise typer.BadParameter("name a tool and when it runs: always, ask or never", param_hint="TOOL WHEN")
+    agents.approval(agent, tool, None if when is None else when.value, json)
+
+
 @memory_app.command("show")
 def memory_show(
     agent: AgentName,
@@ -276,12 +323,46 @@ def memory_search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.", show_default=False)],
     place: Annotated[Place, typer.Option("--in", help="Where to look.")] = Place.ALL,
     limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Hits of each place.")] = 10,
+    as_of: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Passages that were valid then, ISO 8601.", show_default=False)
+    ] = None,
+    include_superseded: Annotated[
+        bool, typer.Option("--include-superseded", help="Also passages that others took the place of.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Search archival memory and past messages."""
     from agentos.cli import memory
 
-    memory.search(agent, query, place.value, limit, json)
+    memory.search(agent, query, place.value, limit, as_of, include_superseded, json)
+
+
+@memory_app.command("add")
+def memory_add(
+    agent: AgentName,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to store.", show_default=False)],
+    tag: Annotated[list[str] | None, typer.Option(metavar="WORD", help="A tag.", show_default=False)] = None,
+    replaces: Annotated[
+        str | None, typer.Option(metavar="ID", help="The passage whose place it takes, pN.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Store a text in archival memory; with --replaces in place of one that no longer holds."""
+    from agentos.cli import memory
+
+    memory.add(agent, text, tag or [], replaces, json)
+
+
+@memory_app.command("delete")
+def memory_delete(
+    agent: AgentName,
+    passage: Annotated[str, typer.Argument(metavar="ID", help="The passage, pN.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Take a passage out of archival memory; `undo` brings it back."""
+    from agentos.cli import memory
+
+    memory.delete(agent, passage, json)
 
 
 @memory_app.command("edit")

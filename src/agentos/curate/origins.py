@@ -70,7 +70,20 @@ def _holds_since(versions: list[dict[str, Any]], since: dict[str, Any], words: s
 
 
 def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
-    head = Origin("passage", passage.created_at, passage.text, passage.ref, passage.about)
+    """The passage, what led to it, and the same of each passage whose place it took."""
+    chain, waiting = _passage_links(tx, agent_id, passage, "passage"), [passage]
+    while waiting:
+        replaced = tx.superseded(agent_id, waiting.pop().id)
+        for old in replaced:
+            chain += _passage_links(tx, agent_id, old, "in place of a passage")
+        waiting += reversed(replaced)
+    return chain
+
+
+def _passage_links(tx: Any, agent_id: str, passage: Passage, what: str) -> list[Origin]:
+    if passage.superseded_by is not None and passage.valid_to is not None:
+        what += f", superseded on {passage.valid_to.astimezone():%Y-%m-%d} by p{passage.superseded_by}"
+    head = Origin(what, passage.created_at, passage.text, passage.ref, passage.about)
     if passage.origin == "client":
         return [head, _client(tx, agent_id, passage.ref, passage.id, passage.tags)]
     row = {

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
-from agentos.errors import NotFound, ProviderError, ToolError
+from agentos.errors import ProviderError, ToolError
 from agentos.memory import core
 from agentos.messages import Block, clean_text, read_time
 from agentos.protocols import SearchQuery
@@ -109,6 +109,8 @@ class Recall(Tool):
     tags: Tags = Field(None, description="Only facts with one of these tags; leaves messages out.")
     start: When = Field(None, description="Only from this ISO date or time on.")
     end: When = Field(None, description="Only up to this ISO date or time, included.")
+    as_of: When = Field(None, description="Facts that were valid at this ISO date or time instead of now.")
+    include_superseded: bool = Field(False, description="Also facts whose place another took; they are marked.")
     limit: Annotated[int, Field(ge=1, le=50)] = Field(10, description="Hits of each kind.")
     writes: ClassVar[bool] = False
 
@@ -126,10 +128,10 @@ class Recall(Tool):
         return {"hits": found}
 
     def _query(self, caller: Caller, scope: Literal["archival", "recall"]) -> SearchQuery:
-        """SEAM: `as_of` and `include_superseded` go in here."""
         return SearchQuery(
             clean_text(self.query), scope, tags=tuple(self.tags or ()), start=caller.time("start", self.start),
             end=caller.time("end", self.end), limit=self.limit, now=caller.runtime.clock.now(),
+            as_of=caller.time("as_of", self.as_of), include_superseded=self.include_superseded,
         )  # fmt: skip
 
 
@@ -182,7 +184,7 @@ class UpdateMemory(Tool):
         return await self._edit(caller)
 
     async def _supersede(self, caller: Caller) -> Json:
-        number = _passage_id(self.target)
+        number = curate.passage_id(self.target)
         old = await caller.memory.passages([number])
         kept = [tag for passage in old for tag in passage.tags if not tag.startswith(curate.PROVENANCE)]
         tags = kept if self.tags is None else self.tags
@@ -216,7 +218,7 @@ class Forget(Tool):
     async def run(self, caller: Caller) -> Json:
         """End a passage's validity."""
         store, clock = caller.runtime.store, caller.runtime.clock
-        gone = await curate.delete_passage(store, clock, caller.agent.id, _passage_id(self.id), caller.client)
+        gone = await curate.delete_passage(store, clock, caller.agent.id, curate.passage_id(self.id), caller.client)
         return {"id": gone.ref, "forgotten": True, "text": gone.text[:EXCERPT]}
 
 
@@ -284,13 +286,6 @@ async def _insert(
         replaces=replaces, client=caller.client,
     )  # fmt: skip
     return {"id": saved.ref, "tags": list(saved.tags)} | ({} if replaces is None else {"supersedes": f"p{replaces}"})
-
-
-def _passage_id(ref: str) -> int:
-    number = ref.removeprefix("p")
-    if not (ref[:1] == "p" and number.isascii() and number.isdigit() and len(number) < 16):
-        raise NotFound(f"{ref!r} is no fact's id; they look like p12, as recall shows them")
-    return int(number)
 
 
 def _clipped(value: Json, name: str) -> Json:

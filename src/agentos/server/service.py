@@ -29,7 +29,11 @@ class Service:
     token: str = field(repr=False)
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     """Names by which the server may be called: lower case, no port."""
-    max_body_bytes: int = 10 * 1024 * 1024
+    max_body_bytes: int = 1024 * 1024
+    max_file_bytes: int = 10 * 1024 * 1024
+    """The same where a whole file comes in."""
+    head_seconds: float = 30.0
+    """How long a request's line and headers may take to arrive."""
     body_seconds: float = 30.0
     """How long a request's body may take to arrive."""
     keep_alive_seconds: float = 20.0
@@ -83,7 +87,7 @@ def existing_agent(tx: Any, agent_id: str) -> AgentRecord:
     return record
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -132,10 +132,12 @@ class AgentRows(Rows):
             )
         return [_agent_record(row) for row in self.page_by_id(query, [AGENT_ORDERS[order_by], _agent.c.id], **part)]
 
-    def agent_models(self) -> list[str]:
-        """The models that agents have as their own, by name."""
-        query = sa.select(_agent.c.model).where(_agent.c.model.is_not(None)).distinct()
-        return list(self.connection.execute(query.order_by(_agent.c.model)).scalars())
+    def agent_models(self, limit: int) -> list[str]:
+        """The models that most agents have as their own."""
+        query = sa.select(_agent.c.model).where(_agent.c.model.is_not(None)).group_by(_agent.c.model)
+        return list(
+            self.connection.execute(query.order_by(sa.func.count().desc(), _agent.c.model).limit(limit)).scalars()
+        )
 
     def agent_tags(self) -> list[str]:
         """Every tag that an agent has, sorted."""

@@ -77,7 +77,7 @@ def built_in_value(tool: Tool) -> Json:
         "id": built_in_id(tool.name), "name": tool.name, "description": tool.description, "json_schema": schema,
         "args_json_schema": schema["parameters"], "source_code": None, "source_type": "python",
         "tool_type": kind if ours else "custom", "tags": [], "return_char_limit": 50_000,
-        "default_requires_approval": None, "metadata_": {},
+        "default_requires_approval": tool.approval == "ask" or None, "metadata_": {},
     }  # fmt: skip
 
 
@@ -87,7 +87,8 @@ def stored_value(tool: StoredTool) -> Json:
         "id": tool.id, "name": tool.name, "description": tool.description, "json_schema": tool.json_schema,
         "args_json_schema": tool.json_schema["parameters"], "source_code": tool.source_code,
         "source_type": tool.source_type, "tool_type": "custom", "tags": list(tool.tags),
-        "return_char_limit": tool.return_char_limit, "default_requires_approval": None, "metadata_": tool.meta,
+        "return_char_limit": tool.return_char_limit,
+        "default_requires_approval": tool.approval == "ask" or None, "metadata_": tool.meta,
     }  # fmt: skip
 
 
