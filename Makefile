@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: chat test check lint types layers bench bench-serve lock clean
+.PHONY: chat test check lint types layers bench bench-serve bench-mcp lock clean
 
 chat: $(READY)
 	@$(BIN)/agentos chat
@@ -30,6 +30,9 @@ bench: $(READY)
 
 bench-serve: $(READY)
 	$(BIN)/python bench/bench_serve.py
+
+bench-mcp: $(READY)
+	$(BIN)/python bench/bench_mcp.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "agentos needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11"; exit 1; }

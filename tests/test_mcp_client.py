@@ -544,7 +544,7 @@ def test_a_chat_without_servers_does_not_load_mcp(tmp_path: Path) -> None:
 
 
 def test_what_the_page_shows_runs(cli: Cli) -> None:  # noqa: F811
-    page = (HERE.parent / "docs/mcp_client_part.md").read_text()
+    page = (HERE.parent / "docs/mcp-tools.md").read_text()
     cli.home.parent.joinpath("notes.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])  # type: ignore[index]
     cli.env["PATH"] = f"{Path(sys.executable).parent}:{cli.env['PATH']}"
     said = []

@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, get_args
 
 from agentos.actions.turn import Parts, Turn, fit_window
 from agentos.agent import Agent
@@ -34,17 +32,18 @@ from agentos.errors import (
     UsageError,
 )
 from agentos.llm.detect import detect_model
+from agentos.locks import hold_file
 from agentos.mcp_client.servers import McpServers
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
-from agentos.messages import Block, Cause, Message, Passage
+from agentos.messages import Approval, Block, Cause, Message, Passage
 from agentos.personas import Persona, load_persona, persona_folders
 from agentos.prompts import prompt
 from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
 from agentos.settings import Settings, load_settings, ollama_url
 from agentos.state import AgentRecord, AgentState, Limits, StoredTool
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
-from agentos.store.lease import hold_lease
+from agentos.store.holding import hold_lease
 from agentos.store.migrations import migrate
 from agentos.tools.described import DescribedTool, never_run
 from agentos.tools.memory import MEMORY_TOOLS
@@ -54,6 +53,7 @@ from agentos.tools.toolset import Toolset
 
 _BUSY_WAIT_SECONDS = 30.0
 _AGENTS_IN_MEMORY = 1000
+_MODELS_IN_MEMORY = 100
 
 
 class SystemClock:
@@ -111,8 +111,10 @@ class Runtime:
         embedder: Embedder | None = None,
         index: RebuildableIndex | None = None,
         limits: Limits | None = None,
+        store: Database | None = None,
     ) -> None:
         self.settings = settings or load_settings()
+        self._given_store = store
         self.clock = clock or SystemClock()
         self.tools = Toolset([*MEMORY_TOOLS, *tools])
         self.embedder = embedder or make_embedder(self.settings.embedding)
@@ -124,7 +126,7 @@ class Runtime:
             self.settings.max_steps, self.settings.max_turn_tokens, self.settings.max_turn_cost_usd
         )
         self._llm = llm
-        self._llms: dict[str, LLM] = {}
+        self._llm_called = lru_cache(_MODELS_IN_MEMORY)(self._make_llm)  # a client may name ever new ones
         self._locks: dict[str, asyncio.Lock] = {}
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         """Names this process to others."""
@@ -141,15 +143,8 @@ class Runtime:
 
     def open(self) -> None:
         """Open the home, inside a running event loop; `StoreError` says why it cannot be."""
-        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
-        in_memory = url in IN_MEMORY
-        if not in_memory:
-            self._folder()
-        self.backup = None if in_memory else migrate(url)
-        self.store = Database(url)
-        if in_memory:  # its one connection is the database
-            with self.store.engine.connect() as connection:
-                migrate(url, connection)
+        self.backup: Path | None = None
+        self.store = self._given_store or self._database()
         source = SqlIndexSource(self.store)
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
         exact_below = max(EXACT_BELOW, self.settings.index_min_passages)  # below, there is nothing in the index
@@ -158,6 +153,17 @@ class Runtime:
         """The MCP servers of its agents."""
         self._drain = BackgroundDrain(self.sync)
         self._drain.start()
+
+    def _database(self) -> Database:
+        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
+        if url not in IN_MEMORY:
+            self._folder()
+            self.backup = migrate(url)
+            return Database(url)
+        store = Database(url)
+        with store.engine.connect() as connection:  # its one connection is the database
+            migrate(url, connection)
+        return store
 
     async def close(self) -> None:
         """Let go of everything; unfinished turns go on at the next start.
@@ -179,9 +185,7 @@ class Runtime:
             return self._llm
         if model is None:
             model, self.model_source = self._detected()
-        if model not in self._llms:
-            self._llms[model] = self._make_llm(model)
-        return self._llms[model]
+        return self._llm_called(model)
 
     def _detected(self) -> tuple[str, str]:
         if not hasattr(self, "_found"):
@@ -241,25 +245,31 @@ class Runtime:
         `extras`: the tools of its that clients described, and its MCP servers.
         """
         llm = self.llm(model or record.model)
-        said = [e.revision if isinstance(e, StoredServer) else e.json_schema for e in extras]
-        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, json.dumps(said))
+        said = [e.revision if isinstance(e, StoredServer) else (e.json_schema, e.approval) for e in extras]
+        approvals = tuple(record.approvals.items())
+        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, json.dumps(said), approvals)
         if key not in self._agents:
             self._forget_idle()
             self._agents[key] = Agent(record.id, self._parts(record, llm, extras), self.lock, record)
         self._agents.move_to_end(key)
         return self._agents[key]
 
+    def tools_of(self, tx: Any, record: AgentRecord) -> Toolset:
+        """All tools of an agent, also those of which no call is ever approved."""
+        return self._toolset(record, _extras(tx, record))
+
+    def _toolset(self, record: AgentRecord, extras: "Sequence[_Extra]") -> Toolset:
+        named = dict(self.tools.only(record.tools).tools)
+        for extra in extras:
+            for tool in self.mcp.tools(extra) if isinstance(extra, StoredServer) else [_tool(extra)]:
+                named.setdefault(tool.name, tool)  # no server takes the place of a tool of ours
+        return Toolset(named.values())
+
     def _parts(self, record: AgentRecord, llm: LLM, extras: "Sequence[_Extra]") -> Parts:
         windows = [w for w in (self.settings.context_window, record.window_tokens) if w is not None]
-        tools = self.tools.only(record.tools)
-        if extras:
-            named = dict(tools.tools)
-            for extra in extras:
-                for tool in self.mcp.tools(extra) if isinstance(extra, StoredServer) else [_tool(extra)]:
-                    named.setdefault(tool.name, tool)  # no server takes the place of a tool of ours
-            tools = Toolset(named.values())
+        tools = self._toolset(record, extras)
         return Parts(
-            store=self.store, llm=llm, tools=tools,
+            store=self.store, llm=llm, tools=tools.usable(record.approvals),
             memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
             system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
@@ -329,7 +339,7 @@ class Runtime:
         if "name" in values:
             _refuse_odd(values["name"])
         changed = replace(record, **values)
-        fixed = ("model", "tools", "system", "window_tokens")
+        fixed = ("model", "tools", "system", "window_tokens", "approvals")
         if blocks is not None or any(getattr(changed, name) != getattr(record, name) for name in fixed):
             now = [b.id for b in await self.store.read(lambda tx: tx.blocks(agent_id))]
             changed = await self._measured(changed, (), now if blocks is None else blocks)
@@ -354,6 +364,27 @@ class Runtime:
 
         await self.store.write(work)
         return changed
+
+    async def set_approval(self, agent_id: str, tool: str, approval: Approval | None) -> AgentRecord:
+        """Whether this agent's calls of a tool run without asking; None: as the tool says. From its next turn on.
+
+        `NotFound` where there is no such agent or tool, `UsageError` for another word.
+        """
+        if approval not in (None, *get_args(Approval)):
+            raise UsageError(f"{approval!r} is no approval; use {', '.join(get_args(Approval))}")
+
+        def work(tx: Any) -> tuple[AgentRecord | None, bool]:
+            record = tx.agent(agent_id)
+            known = tool in self.tools.tools or bool(tx.tools_named([tool]))
+            return record, known or (record is not None and tool in self.tools_of(tx, record).tools)
+
+        record, known = await self.store.read(work)
+        if record is None or not known:
+            what = f"tool {tool!r}" if record else f"agent {agent_id!r}"
+            raise NotFound(f"there is no {what}")
+        chosen = {name: own for name, own in record.approvals.items() if name != tool}
+        chosen |= {} if approval is None else {tool: approval}
+        return await self.update_agent(agent_id, settings={**record.settings, "approvals": chosen})
 
     async def replace_tool(self, tool: StoredTool) -> None:
         """Save a tool that a client describes anew, unless an agent that has it would have no room for it."""
@@ -452,39 +483,27 @@ class Runtime:
     # locks and files
 
     @asynccontextmanager
-    async def lock(self, agent_id: str) -> AsyncIterator[int | None]:
+    async def lock(self, agent_id: str, wait_seconds: float = _BUSY_WAIT_SECONDS) -> AsyncIterator[int | None]:
         """Hold the agent's turn, in this process and across processes; `AgentBusy` after half a minute.
 
-        Where machines share the database it is a lease, and its epoch is yielded for the commits to check.
+        Where machines share the database it is a lease, and its epoch is yielded for the commits to check. With no
+        time to wait (0) a turn of this process is not waited for either.
         """
-        async with self._locks.setdefault(agent_id, asyncio.Lock()):
+        lock = self._locks.setdefault(agent_id, asyncio.Lock())
+        if lock.locked() and not wait_seconds:
+            raise AgentBusy
+        async with lock:
             if self.store.in_memory:
                 yield None
             elif self.store.dialect.shared:
                 seconds = self.settings.lease_seconds
                 async with hold_lease(
-                    self.store, agent_id, self.owner, seconds=seconds, wait_seconds=_BUSY_WAIT_SECONDS
+                    self.store, agent_id, self.owner, seconds=seconds, wait_seconds=wait_seconds
                 ) as epoch:
                     yield epoch
             else:
-                async with self._file_lock(agent_id):
+                async with hold_file(self._locks_folder / f"{agent_id}.lock", wait_seconds):
                     yield None
-
-    @asynccontextmanager
-    async def _file_lock(self, agent_id: str) -> AsyncIterator[None]:
-        lock = FileLock(self._locks_folder / f"{agent_id}.lock")
-        for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
-            try:
-                lock.acquire(timeout=0)
-                break
-            except Timeout:
-                await asyncio.sleep(0.05)
-        else:
-            raise AgentBusy
-        try:
-            yield
-        finally:
-            lock.release()
 
     @cached_property
     def _locks_folder(self) -> Path:
@@ -529,4 +548,6 @@ def _tool(stored: StoredTool) -> Tool:
     """A tool that a client described: the model sees it, nobody runs it."""
     parameters = stored.json_schema.get("parameters", {})
     function = never_run(stored.name)
-    return DescribedTool(stored.name, stored.description, function, parameters=parameters, idempotent=True)
+    return DescribedTool(
+        stored.name, stored.description, function, parameters=parameters, idempotent=True, approval=stored.approval
+    )

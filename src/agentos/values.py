@@ -4,16 +4,17 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from agentos.actions.saved import approval_value, undecided_calls
 from agentos.actions.turn import Turn
 from agentos.context import pager
 from agentos.context.compiler import render_summary
 from agentos.context.tokens import scaled
 from agentos.curate import Origin, undone_events
 from agentos.memory import core
-from agentos.messages import Block, SummaryEntry, Usage
+from agentos.messages import Block, Passage, SummaryEntry, Usage
 from agentos.protocols import Hit
 from agentos.runtime import Runtime
-from agentos.state import AgentRecord, Limits, Schedule, StepRecord
+from agentos.state import AgentRecord, Limits, RunRecord, Schedule, StepRecord
 from agentos.tools.memory import SEARCH_TOOLS
 from agentos.tools.servers import StoredServer
 
@@ -57,8 +58,23 @@ def agent_value(tx: Any, record: AgentRecord) -> Json:
         "name": record.name, "id": record.id, "persona": record.persona, "model": record.model,
         "messages": tx.count_messages(record.id), "passages": tx.count_passages(record.id),
         "created_at": local(record.created_at), "last_used_at": local(record.last_step_at),
-        "unfinished_run": run.id if run else None,
+        "unfinished_run": run.id if run else None, "approvals": _waiting(tx, run),
     }  # fmt: skip
+
+
+def approvals_value(tx: Any, agent_id: str) -> list[Json]:
+    """The calls of an agent that wait for approval."""
+    return _waiting(tx, tx.unfinished_run(agent_id))
+
+
+def _waiting(tx: Any, run: RunRecord | None) -> list[Json]:
+    return [{"run_id": run.id, **approval_value(call)} for _, call in undecided_calls(tx, run)] if run else []
+
+
+def tools_value(tx: Any, runtime: Runtime, record: AgentRecord) -> list[Json]:
+    """The tools of an agent, each with whether its calls run without asking."""
+    tools = runtime.tools_of(tx, record).tools.values()
+    return [{"name": t.name, "approval": record.approvals.get(t.name, t.approval)} for t in tools]
 
 
 def agent_details(tx: Any, record: AgentRecord, limits: Limits) -> Json:
@@ -104,7 +120,17 @@ def hit_value(hit: Hit) -> Json:
     return {
         "id": hit.ref, "created_at": local(hit.created_at), "text": hit.text, "role": hit.role, "name": hit.name,
         "tags": list(hit.tags), "session": hit.session, "external_id": hit.external_id, "why": hit.why,
-        "score": round(hit.score, 4),
+        "score": round(hit.score, 4), "valid_to": local(hit.valid_to), "superseded_by": hit.superseded_by,
+    }  # fmt: skip
+
+
+def passage_value(passage: Passage) -> Json:
+    """One passage, and how it is linked with those that it replaces or that took its place."""
+    replaces, taker = (None if n is None else f"p{n}" for n in (passage.replaces, passage.superseded_by))
+    return {
+        "id": passage.ref, "created_at": local(passage.created_at), "text": passage.text, "tags": list(passage.tags),
+        "origin": passage.origin, "about": passage.about, "replaces": replaces, "valid_to": local(passage.valid_to),
+        "superseded_by": taker,
     }  # fmt: skip
 
 
@@ -116,6 +142,16 @@ def history_value(tx: Any, agent_id: str, limit: int, label: str | None = None) 
         target = next((ref for ref, known in labels.items() if known == label), label)
     events = tx.events(agent_id, target=target, limit=limit)
     undone = undone_events(events)
+    return [_event_value(tx, event, labels, undone) for event in events]
+
+
+def changes_value(
+    tx: Any, agent_id: str, after: int, since: datetime | None, limit: int, actions: tuple[str, ...] = ()
+) -> list[Json]:
+    """What the journal says happened behind the event `after` and from `since` on, oldest first."""
+    labels = {f"b{b.id}": b.label for b in tx.blocks(agent_id)}
+    undone = undone_events(tx.events(agent_id, actions=("undo.",), limit=1000))
+    events = tx.events_since(agent_id, after, since, limit, actions)
     return [_event_value(tx, event, labels, undone) for event in events]
 
 
@@ -136,8 +172,8 @@ def _changes(tx: Any, event: Json) -> str:
         before, after = (tx.version(event[end]) or {"value": ""} for end in ("before_id", "after_id"))
         return core.changed_lines(before["value"], after["value"])
     if target[:1] == "p" and event["after_id"]:
-        removed = event["action"] == "passage.delete" or event["note"] == "ended"
-        return "\n".join(f"{'-' if removed else '+'} {p.text}" for p in tx.passages(agent_id, [event["after_id"]]))
+        removed = event["action"] in ("passage.delete", "passage.supersede") or event["note"] == "ended"
+        return "\n".join(f"{'-' if removed else '+'} {p.text}" for p in tx.passages(agent_id, [int(target[1:])]))
     return ""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="MCP servers whose tools an agent has.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The server's name.", show_default=False)]
 Agent = Annotated[str, typer.Option("--agent", metavar="NAME", help="The agent whose server it is.")]

@@ -10,11 +10,12 @@ from agentos.curate.blocks import (
     share_block,
 )
 from agentos.curate.imports import Imported, import_conversation
-from agentos.curate.origins import Origin, why
-from agentos.curate.passages import delete_passage, insert_passage
+from agentos.curate.origins import PROVENANCE, Origin, why
+from agentos.curate.passages import delete_passage, insert_passage, passage_id
 from agentos.curate.taking_back import Undone, undo, undone_events
 
 __all__ = [
+    "PROVENANCE",
     "Imported",
     "Origin",
     "Undone",
@@ -27,6 +28,7 @@ __all__ = [
     "fitting",
     "import_conversation",
     "insert_passage",
+    "passage_id",
     "share_block",
     "undo",
     "undone_events",

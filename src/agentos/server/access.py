@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import itertools
 import logging
+import re
 import secrets
 import time
 from urllib.parse import urlsplit
@@ -12,20 +13,24 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from agentos.errors import Stopping
-from agentos.server.replies import dumps, problem
+from agentos.errors import AgentOSError, Stopping
+from agentos.server.replies import RETRY_AFTER_SECONDS, dumps, problem
 from agentos.server.service import HOST, Service, host_name
+from agentos.tokens import Grant, find_grant
 
 _log = logging.getLogger("agentos.access")
 OPEN = ("/healthz", "/readyz")
-"""Paths that need no token."""
+"""Paths that need no token, whatever name the server is called by: they tell nothing but whether it runs."""
+_OF_TOKENS = ("/mcp",)
+"""Paths that a token for some agents opens."""
+_LARGE = re.compile(r"/v1/agents/(import|[^/]+/archival-memory)")
+"""Paths that take whole files and documents."""
 _SLASHED = ("/", "/v1/models/")
 """Paths that keep their trailing slash; elsewhere both forms are one."""
 _PREFIXES = ("/v1", "/openai/v1", "/agentos/v1")
 _READING = ("GET", "HEAD", "OPTIONS")
 _ONCE = (b"host", b"origin", b"authorization", b"content-length", b"idempotency-key")
 """Headers whose second copy somebody else might read first."""
-_RETRY_AFTER_SECONDS = 5
 
 
 class _Refused(HTTPException):
@@ -59,8 +64,8 @@ class Access:
             scope = {**scope, "path": path.rstrip("/") or "/", "raw_path": b""}
         with bound_contextvars(request_id=request_id):
             try:
-                self._check(scope)
-                await self._app(scope, self._limited(receive), answered)
+                await self._check(scope)
+                await self._app(scope, self._limited(scope, receive), answered)
             except _Refused as refusal:
                 await _refuse(refusal, scope["path"], answered)
             except Exception as error:
@@ -83,12 +88,14 @@ class Access:
         extra = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1), **known}
         _log.info("request", extra=extra)
 
-    def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> None:
         headers: dict[bytes, str] = {}
         for key, value in scope["headers"]:
             if key in headers and key in _ONCE:
                 raise _Refused(400, f"the header {key.decode('latin-1')} came twice; send it once")
             headers[key] = value.decode("latin-1")
+        if scope["path"] in OPEN:
+            return
         host = headers.get(b"host", "")
         name = host_name(host)
         if name not in self._service.hosts:
@@ -99,34 +106,51 @@ class Access:
         origin = headers.get(b"origin")
         if origin is not None and not _same_place(origin, host):
             raise _Refused(403, f"requests from pages of {origin[:100]!r} are refused; only this server's own may ask")
-        if scope["path"] in OPEN:
-            return
         scheme, _, token = headers.get(b"authorization", "").partition(" ")
-        given = token.strip().encode() if scheme.lower() == "bearer" else b""
-        if not hmac.compare_digest(given, self._service.token.encode()):
-            raise _Refused(
-                401,
-                "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
-                {"WWW-Authenticate": "Bearer"},
-            )
+        given = token.strip() if scheme.lower() == "bearer" else ""
+        if hmac.compare_digest(given.encode(), self._service.token.encode()):
+            scope["agentos.grant"] = Grant()
+        else:
+            scope["agentos.grant"] = await self._granted(given, scope["path"])
         if b"content-length" in headers and b"transfer-encoding" in headers:
             raise _Refused(400, "the request has two lengths, Content-Length and Transfer-Encoding; send one of them")
         length = headers.get(b"content-length", "0").strip()
         if not (length.isascii() and length.isdigit()):
             raise _Refused(400, "Content-Length is no number")
-        if len(length) > 15 or int(length) > self._service.max_body_bytes:
-            raise self._too_large()
+        if len(length) > 15 or int(length) > self._most_bytes(scope):
+            raise self._too_large(scope)
         if not self._service.ready and scope["method"] not in _READING:
             raise _Refused(
                 503, "the server stops; send it again once it has started",
-                {"Retry-After": str(_RETRY_AFTER_SECONDS), "Connection": "close"},
+                {"Retry-After": str(RETRY_AFTER_SECONDS), "Connection": "close"},
             )  # fmt: skip
 
-    def _too_large(self) -> _Refused:
-        most = self._service.max_body_bytes
+    async def _granted(self, token: str, path: str) -> Grant:
+        """What a token for some agents allows."""
+        try:
+            grant = await find_grant(self._service.store, self._service.runtime.clock, token)
+        except AgentOSError as error:
+            raise _Refused(503, str(error), {"Retry-After": str(RETRY_AFTER_SECONDS)}) from None
+        if grant is None:
+            raise _Refused(
+                401,
+                "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if path not in _OF_TOKENS:
+            raise _Refused(403, "this token opens /mcp only; everything else needs the server's own")
+        return grant
+
+    def _most_bytes(self, scope: Scope) -> int:
+        """How large a body may be here: it is parsed on the event loop, while everybody else waits."""
+        large = _LARGE.fullmatch(scope["path"])
+        return self._service.max_file_bytes if large else self._service.max_body_bytes
+
+    def _too_large(self, scope: Scope) -> _Refused:
+        most = self._most_bytes(scope)
         return _Refused(413, f"the request is larger than {most} bytes; send less at once", {"Connection": "close"})
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """The request's body, as long as it is small and soon enough."""
         read, end = 0, time.monotonic() + self._service.body_seconds
         complete = False
@@ -144,8 +168,8 @@ class Access:
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
-                if read > self._service.max_body_bytes:
-                    raise self._too_large()
+                if read > self._most_bytes(scope):
+                    raise self._too_large(scope)
             return message
 
         return limited

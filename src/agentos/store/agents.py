@@ -32,7 +32,7 @@ from agentos.tools.servers import McpServer, StoredServer
 
 _agent, _block, _version, _attached = (table(r) for r in (AgentRow, BlockRow, BlockVersionRow, AgentBlockRow))
 _journal, _window, _message, _run, _tool = (table(r) for r in (JournalRow, WindowRow, MessageRow, RunRow, ToolRow))
-_server = table(McpServerRow)
+_home, _server = table(HomeRow), table(McpServerRow)
 _RECORD = [_agent.c[name] for name in AgentRecord.__dataclass_fields__]
 _BY_ID = sa.select(*_RECORD).where(_agent.c.id == sa.bindparam("agent_id"))
 _VERSION_OF = sa.select(_agent.c.version).where(_agent.c.id == sa.bindparam("agent_id"))
@@ -135,10 +135,12 @@ class AgentRows(Rows):
             )
         return [_agent_record(row) for row in self.page_by_id(query, [AGENT_ORDERS[order_by], _agent.c.id], **part)]
 
-    def agent_models(self) -> list[str]:
-        """The models that agents have as their own, by name."""
-        query = sa.select(_agent.c.model).where(_agent.c.model.is_not(None)).distinct()
-        return list(self.connection.execute(query.order_by(_agent.c.model)).scalars())
+    def agent_models(self, limit: int) -> list[str]:
+        """The models that most agents have as their own."""
+        query = sa.select(_agent.c.model).where(_agent.c.model.is_not(None)).group_by(_agent.c.model)
+        return list(
+            self.connection.execute(query.order_by(sa.func.count().desc(), _agent.c.model).limit(limit)).scalars()
+        )
 
     def agent_tags(self) -> list[str]:
         """Every tag that an agent has, sorted."""
@@ -449,7 +451,8 @@ class AgentRows(Rows):
         text: str | None = None,
         undo_of: int | None = None,
     ) -> int:
-        """Append an event; of `text` only a salted hash is kept."""
+        """Append an event; of `text` only a salted hash is kept. The note of a client's ends with its name."""
+        note = "; ".join(filter(None, (note, cause.client and f"from {cause.client}")))
         return self.insert(
             JournalRow, agent_id=cause.agent_id, created_at=datetime.now(UTC), actor=cause.actor, action=action,
             target=target, note=note, run_id=cause.run_id, message_id=cause.message_id, call_id=cause.call_id,
@@ -467,6 +470,17 @@ class AgentRows(Rows):
             query = query.where(sa.or_(*(_journal.c.action.startswith(a) for a in actions)))
         return [dict(row) for row in self.all(query)]
 
+    def events_since(
+        self, agent_id: str, after: int, since: datetime | None, limit: int, actions: tuple[str, ...] = ()
+    ) -> list[dict[str, Any]]:
+        """Journal rows of an agent behind the event `after` and from the time `since` on, oldest first."""
+        query = sa.select(_journal).where(_journal.c.agent_id == agent_id, _journal.c.id > after)
+        if since is not None:
+            query = query.where(_journal.c.created_at >= since)
+        if actions:
+            query = query.where(sa.or_(*(_journal.c.action.startswith(a) for a in actions)))
+        return [dict(row) for row in self.all(query.order_by(_journal.c.id).limit(limit))]
+
     def event(self, event_id: int) -> dict[str, Any] | None:
         """One journal row."""
         row = self.first(sa.select(_journal).where(_journal.c.id == event_id))
@@ -481,8 +495,19 @@ class AgentRows(Rows):
 
     def home(self, key: str) -> str:
         """A fact about the home, such as its `id` or `salt` (made when the database was made)."""
-        value = self.scalar(sa.select(table(HomeRow).c.value).where(table(HomeRow).c.key == key))
+        value = self.scalar(sa.select(_home.c.value).where(_home.c.key == key))
         return "" if value is None else str(value)
+
+    def homes(self, prefix: str) -> dict[str, str]:
+        """The facts about the home whose keys begin so, by key."""
+        query = sa.select(_home.c.key, _home.c.value).where(_home.c.key.startswith(prefix, autoescape=True))
+        return {row[0]: row[1] for row in self.connection.execute(query.order_by(_home.c.key))}
+
+    def set_home(self, key: str, value: str | None) -> None:
+        """Keep a fact about the home, or with None forget it."""
+        self.connection.execute(sa.delete(_home).where(_home.c.key == key))
+        if value is not None:
+            self.insert(HomeRow, key=key, value=value)
 
     def learned_window(self, model: str, believed: int) -> int | None:
         """The context window, in tokens, that this model's provider named when it was believed to be `believed`.

@@ -129,7 +129,7 @@ class Tool:
 def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
 def tool(
-    *, name: str | None = None, continues: bool = True, idempotent: bool = False
+    *, name: str | None = None, continues: bool = True, idempotent: bool = False, approval: Approval = "always"
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -138,6 +138,7 @@ def tool(
     name: str | None = None,
     continues: bool = True,
     idempotent: bool = False,
+    approval: Approval = "always",
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a Python function, plain or async.
 
@@ -145,7 +146,8 @@ def tool(
     schema comes from the signature. The function returns text or any JSON value; what it raises goes
     back to the model as an error. `continues`: whether the model gets another step to use the result.
     `idempotent`: whether a call that a crash interrupted may run again; otherwise it is answered
-    "interrupted, may have happened".
+    "interrupted, may have happened". `approval`: `ask` has each call wait until somebody approves it,
+    `never` hides the tool; an agent may have it otherwise.
     """
 
     def make(function: Callable[..., Any]) -> Tool:
@@ -154,7 +156,7 @@ def tool(
             raise ValueError(f"tool {function.__name__} needs a docstring: it is what the model reads")
         if odd := [n for n in inspect.signature(function).parameters if n.startswith("_")]:
             raise ValueError(f"tool {function.__name__} cannot have an argument {odd[0]}; name it without underscore")
-        return Tool(name or function.__name__, description, function, continues, idempotent)
+        return Tool(name or function.__name__, description, function, continues, idempotent, approval=approval)
 
     return make if function is None else make(function)
 

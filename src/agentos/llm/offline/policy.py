@@ -34,7 +34,7 @@ def respond(prompt: Prompt, tools: frozenset[str]) -> Answer:
     reminders = "\n".join(f"Reminder: {note}" for note in prompt.timers)
     if not prompt.pending:
         return Answer(_complaints(prompt.results) or reminders or "Nothing new to save.")
-    turn = Turn(prompt, tools)
+    turn = Turn(prompt, tools & {*SEARCHES} if prompt.pending[-1].by_client else tools)
     answer = Answer(_outcome(turn)) if prompt.results else _first_step(turn)
     return replace(answer, text=f"{reminders}\n\n{answer.text}") if reminders and answer.text else answer
 
@@ -126,7 +126,7 @@ def _outdates(line: Memory, memory: Memory, held: Sequence[Memory]) -> bool:
 def _summary(prompt: Prompt, request: str) -> str:
     """The first sentences of the user's first statements, or of the questions where there are no statements."""
     limit = re.search(r"at most (\d+) words", request)
-    texts = [s.text for s in prompt.said if not intents.small_talk(s.text)]
+    texts = [s.text for s in prompt.said if not s.by_client and not intents.small_talk(s.text)]
     statements = [t for t in texts if not language.question_in(t)]
     verb = "said" if statements else "asked"
     firsts = [next(iter(language.sentences(t)), "")[:200] for t in (statements or texts)[:2]]

@@ -63,11 +63,15 @@ def tool_values(tx: Any, runtime: Runtime, record: AgentRecord) -> list[Json]:
     """An agent's tools, those that are built in first."""
     own = runtime.tools.only(record.tools).tools.values()
     described = map(stored_value, tx.tools_named(record.tools or ()))
-    values = [*map(built_in_value, own), *described, *chain(*map(_server_values, tx.mcp_servers(record.id)))]
+    values = [
+        *map(built_in_value, own),
+        *described,
+        *chain(*(_server_values(s, record) for s in tx.mcp_servers(record.id))),
+    ]
     return [*{value["name"]: value for value in reversed(values)}.values()][::-1]  # as the agent has them
 
 
-def _server_values(stored: StoredServer) -> list[Json]:
+def _server_values(stored: StoredServer, record: AgentRecord) -> list[Json]:
     """The tools of an MCP server."""
     return [
         {
@@ -75,7 +79,9 @@ def _server_values(stored: StoredServer) -> list[Json]:
             "description": tool["description"], "json_schema": {k: v for k, v in tool.items() if k != "tool"},
             "args_json_schema": tool["parameters"], "source_code": None, "source_type": "json",
             "tool_type": "external_mcp", "tags": [f"mcp:{stored.name}"], "return_char_limit": 50_000,
-            "default_requires_approval": stored.server.approval_of(tool["tool"]) == "ask",
+            "default_requires_approval": (
+                record.approvals.get(tool["name"], stored.server.approval_of(tool["tool"])) == "ask"
+            ),
             "metadata_": {"mcp": {"server_name": stored.name}},
         }
         for tool in stored.offered
@@ -96,7 +102,7 @@ def built_in_value(tool: Tool) -> Json:
         "id": built_in_id(tool.name), "name": tool.name, "description": tool.description, "json_schema": schema,
         "args_json_schema": schema["parameters"], "source_code": None, "source_type": "python",
         "tool_type": kind if ours else "custom", "tags": [], "return_char_limit": 50_000,
-        "default_requires_approval": None, "metadata_": {},
+        "default_requires_approval": tool.approval == "ask" or None, "metadata_": {},
     }  # fmt: skip
 
 
@@ -106,7 +112,8 @@ def stored_value(tool: StoredTool) -> Json:
         "id": tool.id, "name": tool.name, "description": tool.description, "json_schema": tool.json_schema,
         "args_json_schema": tool.json_schema["parameters"], "source_code": tool.source_code,
         "source_type": tool.source_type, "tool_type": "custom", "tags": list(tool.tags),
-        "return_char_limit": tool.return_char_limit, "default_requires_approval": None, "metadata_": tool.meta,
+        "return_char_limit": tool.return_char_limit,
+        "default_requires_approval": tool.approval == "ask" or None, "metadata_": tool.meta,
     }  # fmt: skip
 
 
