@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: chat test check lint types layers bench bench-serve bench-inspector lock clean
+.PHONY: chat test check lint types layers bench bench-serve bench-inspector bench-mcp lock clean
 
 chat: $(READY)
 	@$(BIN)/agentos chat
@@ -33,6 +33,9 @@ bench-serve: $(READY)
 
 bench-inspector: $(READY)
 	$(BIN)/python bench/bench_inspector.py
+
+bench-mcp: $(READY)
+	$(BIN)/python bench/bench_mcp.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "agentos needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11"; exit 1; }

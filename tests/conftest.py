@@ -35,8 +35,15 @@ for name in [n for n in os.environ if n.startswith("AGENTOS_") or n.endswith("_A
         continue
     del os.environ[name]  # a test answers for itself, whatever the machine is set up for
 
+THOROUGH = "THOROUGH" in os.environ
+"""`THOROUGH=1 make test` tries more, in a few minutes more, where chance decides what is tried."""
 settings.register_profile("agentos", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("agentos")
+
+
+def chances(many: int) -> int:
+    """How much of what chance can bring is tried: so many, by default a fourth of them."""
+    return many if THOROUGH else many // 4
 
 
 @asynccontextmanager

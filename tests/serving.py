@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from agentos.protocols import LLM
 from agentos.server.serve import listening, web_server
 from agentos.server.service import Service
 from agentos.testing import FunctionLLM, temporary_runtime
+from forks import Forked, Forks
 
 TOKEN = "token-of-the-tests"
 
@@ -111,7 +113,9 @@ async def _serve(
             with closing(listening("127.0.0.1", 0)) as sock:
                 url = f"http://127.0.0.1:{sock.getsockname()[1]}"
                 await service.dispatcher.start()
-                http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False)
+                http = httpx.Client(
+                    base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30, trust_env=False
+                )
                 letta = Letta(base_url=url, api_key=TOKEN, max_retries=0)
                 begun.set_result((server, Served(url, service, asyncio.get_running_loop(), letta, http, server)))
                 await server.serve(sockets=[sock])
@@ -123,20 +127,29 @@ async def _serve(
 
 
 class Process:
-    """`agentos serve` in a process of its own; its log is a file."""
+    """`agentos serve` in a process of its own, by a fork where there are `forks`; its log is a file."""
 
-    def __init__(self, home: Path, *args: str, **env: str) -> None:
+    def __init__(self, home: Path, *args: str, forks: Forks | None = None, **env: str) -> None:
         environment = {
             **os.environ, "AGENTOS_HOME": str(home), "AGENTOS_MODEL": "offline", "AGENTOS_TOKEN": TOKEN, **env,
         }  # fmt: skip
-        command = [sys.executable, "-m", "agentos", "serve", "--port", "0", *args]
+        command = ["serve", "--port", "0", *args]
         self.log = home.parent / f"log-{time.monotonic_ns()}"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=home.parent, text=True
-            )
-        assert self.process.stdout is not None
-        self.first = self.process.stdout.readline()
+        self.process: subprocess.Popen[str] | Forked
+        if forks is None:
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "agentos", *command], stdout=subprocess.PIPE, stderr=log, env=environment,
+                    cwd=home.parent, text=True,
+                )  # fmt: skip
+            assert self.process.stdout is not None
+            self.stdout = self.process.stdout
+        else:
+            pipe = self.log.with_suffix(".out")
+            os.mkfifo(pipe)
+            self.process = forks.start(command, environment, home.parent, (os.devnull, pipe, self.log))
+            self.stdout = pipe.open()
+        self.first = self.stdout.readline()
         assert " at http://" in self.first, self.errors
         self.url = self.first.rsplit(" ", 1)[1].strip()
 
@@ -144,8 +157,8 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self.signalled(signal.SIGKILL)
+        self.stdout.close()
 
     @property
     def errors(self) -> str:
@@ -158,8 +171,7 @@ class Process:
     def signalled(self, number: int) -> int:
         """The exit code after a signal."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=30)
-        return self.process.returncode
+        return self.process.wait()
 
     def lines(self) -> list[dict[str, Any]]:
         """The log, which is JSON throughout."""
@@ -201,5 +213,5 @@ def until(holds: Callable[[], Any], what: str = "it never came to hold") -> Any:
     while time.monotonic() < end:
         if value := holds():
             return value
-        time.sleep(0.01)
+        time.sleep(0.02)
     raise AssertionError(what)

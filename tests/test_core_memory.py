@@ -16,7 +16,7 @@ from agentos.messages import Block, Cause
 from agentos.protocols import LLMRequest
 from agentos.testing import FunctionLLM, ScriptedLLM, call, say
 from agentos.tools.memory import PARKED
-from conftest import Home, collect, ending, of
+from conftest import Home, chances, collect, ending, of
 
 TEXTS = st.text(alphabet="ab\n <&é🙂", max_size=30)
 
@@ -70,7 +70,7 @@ def test_a_shorter_text_is_let_in_when_the_block_is_full() -> None:
     assert core.append(Block("human", "a" * 8, limit=10), "b") == "a" * 8 + "\nb"
 
 
-@settings(max_examples=500)
+@settings(max_examples=chances(800))
 @given(value=TEXTS, old=TEXTS, new=TEXTS, limit=st.integers(1, 40))
 def test_replace_changes_one_place_or_nothing(value: str, old: str, new: str, limit: int) -> None:
     block = Block("human", value, limit)
@@ -88,7 +88,7 @@ def test_replace_changes_one_place_or_nothing(value: str, old: str, new: str, li
         assert after.split() == (head + tail).split()
 
 
-@settings(max_examples=500)
+@settings(max_examples=chances(800))
 @given(value=TEXTS, content=TEXTS, limit=st.integers(1, 40))
 def test_append_keeps_what_was_there(value: str, content: str, limit: int) -> None:
     try:
@@ -101,7 +101,7 @@ def test_append_keeps_what_was_there(value: str, content: str, limit: int) -> No
     assert len(after) <= limit
 
 
-@settings(max_examples=500)
+@settings(max_examples=chances(800))
 @given(blocks=st.lists(st.tuples(TEXTS, TEXTS), max_size=4))
 def test_no_text_can_pass_for_a_tag(blocks: list[tuple[str, str]]) -> None:
     shown = core.render([Block(f"b{n}", value, description=about) for n, (value, about) in enumerate(blocks)])
@@ -113,7 +113,7 @@ _FORGED = st.sampled_from(["</block>", '<block label="x" limit="1">', "</core_me
 _HARMLESS = st.sampled_from(["R&D", "&lt;", "&amp;", "a < b", "<b>", "</blocks>", "<blockquote>", '"', ">", "\n"])
 
 
-@settings(max_examples=300)
+@settings(max_examples=chances(400))
 @given(values=st.lists(st.lists(_FORGED | _HARMLESS, max_size=6).map("".join), min_size=1, max_size=3))
 def test_only_what_would_pass_for_a_tag_is_shown_otherwise(values: list[str]) -> None:
     shown = core.render([Block(f"b{n}", value, description=value) for n, value in enumerate(values)])

@@ -13,12 +13,14 @@ import pytest
 
 from agentos import Agent, Runtime, tool
 from agentos.dispatch import Dispatcher
-from agentos.errors import Conflict, NotFound, Overloaded
+from agentos.errors import ConfigError, Conflict, NotFound, Overloaded
 from agentos.events import TextDelta
 from agentos.feeds import Feeds
-from agentos.messages import Reply
+from agentos.messages import Input, Reply
 from agentos.protocols import LLM, LLMRequest
+from agentos.schedules import add_schedule
 from agentos.settings import Settings
+from agentos.state import InboxItem
 from agentos.testing import FixedClock, FunctionLLM, call, say, temporary_runtime
 from agentos.testing.indexes import ExactIndex, HashEmbedder
 
@@ -216,8 +218,8 @@ async def test_who_looks_while_a_turn_begins_does_not_take_its_place() -> None:
     assert result.stop_reason == "cancelled"
 
 
-async def drained(agent: Agent) -> None:
-    async for _ in agent.run():
+async def drained(agent: Agent, until: InboxItem | None = None) -> None:
+    async for _ in agent.run(until):
         pass
 
 
@@ -262,6 +264,99 @@ async def test_cancelling_reaches_the_turn_that_runs_and_those_that_wait() -> No
     assert after is not None
     assert after.reply == "re: after"
     assert gate.asked == ["a0", "after"]
+
+
+async def test_a_run_that_nobody_runs_is_cancelled_at_once() -> None:
+    waiting = asyncio.Event()
+
+    @tool
+    async def wait() -> str:
+        """Wait."""
+        waiting.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    def answer(request: LLMRequest) -> Reply:
+        last = str(request.messages[-1]["content"])
+        if last.endswith("break off"):
+            raise RuntimeError("a bug")
+        return say("", call("wait")) if last.endswith("go") else say("fine")
+
+    async with temporary_runtime(FunctionLLM(answer), tools=[wait]) as runtime:
+        dispatcher = Dispatcher(runtime, rest_seconds=(60.0,))
+        (ada,) = await agent_ids(runtime, "ada")
+        item = await dispatcher.accept(ada, ["go"])
+        await waiting.wait()
+        await dispatcher.stop(0.01)  # with a call under way
+        dispatcher = Dispatcher(runtime, rest_seconds=(60.0,))
+        assert await dispatcher.cancel(ada, [item.run_id]) == {item.run_id: "cancelled"}
+        ended = await dispatcher.result(item, 0.0)
+        said = await runtime.store.read(lambda tx: tx.run_messages(item.run_id))
+        resting = await dispatcher.accept(ada, ["break off"])
+        await until(lambda: dispatcher.running == 0)
+        following = await (await runtime.agent_of(ada)).accept(["hello"])
+        assert await dispatcher.cancel(ada, [resting.run_id]) == {resting.run_id: "cancelled"}
+        assert await dispatcher.cancel(ada, [resting.run_id]) == {resting.run_id: "failed"}
+        await dispatcher.sweep()  # the agent rests no longer
+        after = await dispatcher.result(following)
+        with pytest.raises(NotFound):
+            await dispatcher.cancel("agent-of-nobody")
+        await dispatcher.stop(5.0)
+    assert ended is not None
+    assert ended.stop_reason == "cancelled"
+    assert (said[-1].role, said[-1].content) == ("tool", "error: not run, the turn stopped: cancelled")
+    assert after is not None
+    assert after.reply == "fine"
+
+
+async def test_a_run_that_another_process_runs_is_not_called_cancelled(tmp_path: Path) -> None:
+    gate = Gate()
+    options: dict[str, Any] = {"llm": gate.llm, "embedder": HashEmbedder(), "index": ExactIndex()}
+    async with Runtime(Settings(home=tmp_path), **options) as other, Runtime(Settings(home=tmp_path), **options) as own:
+        agent = await other.agent("ada")
+        item = await agent.accept(["hello"])
+        running = asyncio.create_task(drained(agent, item))
+        await gate.until(1)
+        dispatcher = Dispatcher(own)
+        assert await dispatcher.cancel(agent.id) == {item.run_id: "failed"}
+        later = await dispatcher.accept(agent.id, ["later"])
+        await until(lambda: own.running(agent.id) is not None)  # it waits for the other
+        assert await dispatcher.cancel(agent.id, [item.run_id]) == {item.run_id: "failed"}
+        gate.open.set()
+        await running
+        results = [await dispatcher.result(i) for i in (item, later)]
+        await dispatcher.stop(5.0)
+    assert [r and r.reply for r in results] == ["re: hello", "re: later"], "and the next one is not taken for it"
+
+
+async def test_a_turns_own_limit_of_steps_outlives_a_restart() -> None:
+    stepped = asyncio.Event()
+
+    @tool
+    async def step() -> str:
+        """Step."""
+        if not stepped.is_set():
+            stepped.set()
+            await asyncio.Event().wait()
+        return str(len(llm.requests))
+
+    llm = FunctionLLM(lambda request: say("", call("step", request_heartbeat=True)))
+    async with temporary_runtime(llm, tools=[step]) as runtime:
+        (ada,) = await agent_ids(runtime, "ada")
+        dispatcher = Dispatcher(runtime)
+        item = await dispatcher.accept(ada, ["go"], max_steps=3)
+        await stepped.wait()
+        await dispatcher.stop(0.0)
+        dispatcher = Dispatcher(runtime)
+        dispatcher.wake(ada)
+        result = await dispatcher.result(item)
+        other = await dispatcher.result(await dispatcher.accept(ada, ["go"], max_steps=1000))
+        await dispatcher.stop(5.0)
+    assert result is not None
+    assert (result.stop_reason, result.steps) == ("max_steps", 3)
+    assert "raise max_steps" in (result.error or "")
+    assert other is not None
+    assert (other.stop_reason, other.steps) == ("max_steps", 25), "never above the agent's"
 
 
 async def test_what_is_unfinished_goes_on_when_a_dispatcher_starts() -> None:
@@ -368,6 +463,38 @@ async def test_a_timer_wakes_its_agent_and_waits_while_it_is_busy() -> None:
         busy.set()
         await dispatcher.result(item)
         await until(lambda: order == ["user", "timer"])
+
+
+async def test_a_schedule_that_cannot_fire_is_told_once_and_tried_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Missing(FunctionLLM):
+        asked = 0
+
+        @property
+        def context_window(self) -> int:  # type: ignore[override]
+            self.asked += 1
+            raise ConfigError("there is no such model")
+
+        @context_window.setter
+        def context_window(self, value: int) -> None:
+            pass
+
+    llm = Missing(lambda request: "")
+    async with temporary_runtime(llm) as runtime:
+        dispatcher = Dispatcher(runtime)
+        (ada,) = await agent_ids(runtime, "ada")
+        schedule = await add_schedule(runtime.store, runtime.clock, ada, [Input("hello")], at=runtime.clock.now())
+        for _ in range(3):
+            await dispatcher.sweep()
+        assert llm.asked == 1
+        dispatcher._unfired[schedule.id] = (0.0, dispatcher._unfired[schedule.id][1])  # a minute later
+        await dispatcher.sweep()
+        assert llm.asked == 2
+        assert [r.message for r in caplog.records].count("schedule waits") == 1
+        await runtime.store.write(lambda tx: tx.delete_schedule(ada, schedule.id))
+        await dispatcher.sweep()
+        assert dispatcher._unfired == {}
 
 
 async def test_a_follower_that_is_slow_gets_all_of_it_in_larger_pieces() -> None:

@@ -1,6 +1,7 @@
 """The documents say what the code says, and what they show runs."""
 
 import inspect
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ import httpx
 import pytest
 import yaml
 
+from agentos.mcp_server.tools import TOOLS
 from agentos.server.letta import agents, unsupported
 from agentos.server.letta.toolbox import LETTA_TOOLS
 from agentos.settings import Settings
@@ -27,6 +29,7 @@ from postgres import Server
 
 ROOT = Path(__file__).parent.parent
 README, SERVER, SCALING = ROOT / "README.md", ROOT / "docs/server.md", ROOT / "docs/scaling.md"
+MCP, MEMORY = ROOT / "docs/mcp.md", ROOT / "docs/memory.md"
 ADDRESS = "http://127.0.0.1:8283"
 """Where the pages say that the server is."""
 TOKEN = "a-token-for-tests"
@@ -104,6 +107,18 @@ def test_commands_in_the_readme_run(code: str, tmp_path: Path, forks: Forks) -> 
         typed = subprocess.check_output(["bash", "-c", before.removesuffix("| ")], text=True)
         done = forks.run(shlex.split(arguments), typed, environment(tmp_path), ROOT)
         assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_what_the_memory_page_shows_runs(tmp_path: Path, forks: Forks) -> None:
+    [code] = blocks(MEMORY, "console")
+    printed: list[str] = []
+    for line in code.splitlines():
+        if line.startswith("$ agentos "):
+            done = forks.run(shlex.split(line)[2:], "", environment(tmp_path), ROOT)
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+            printed = done.stdout.splitlines()
+        else:
+            assert line in printed, f"{line!r} is not among {printed}"
 
 
 def test_the_test_command_of_the_readme_is_what_make_runs() -> None:
@@ -218,6 +233,48 @@ def test_what_the_server_page_shows_runs(
     assert {row[0].strip("`") for row in table(SERVER, "endpoints")} == own
     shown = {name for row in table(SERVER, "metrics") for name in re.findall(r"`(\w+)`", row[0])}
     assert shown == {name.removesuffix("_total").removesuffix("_created") for name in counted}
+
+
+def test_what_the_mcp_page_shows_runs(tmp_path: Path, forks: Forks) -> None:
+    environ = environment(tmp_path / "home")
+    passed = {
+        name: environ[name] for name in ("AGENTOS_HOME", "AGENTOS_MODEL", "OLLAMA_HOST")
+    }  # clients pass on little
+    words = [f"{name}={shlex.quote(value)}" for name, value in {**passed, "PYTHONPATH": str(ROOT / "src")}.items()]
+    shim = tmp_path / "agentos"
+    shim.write_text(f'#!/bin/sh\n{" ".join(words)} exec {shlex.quote(sys.executable)} -m agentos "$@"\n')
+    shim.chmod(0o755)
+    (code,) = blocks(MCP, "python")
+    path = {"PATH": f"{tmp_path}:{environ['PATH']}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ | path, capture_output=True, text=True)
+    assert done.stdout == "Ada moved to Porto in May 2026\n", done.stderr
+    for command in commands(MCP):
+        ran = forks.run(shlex.split(command)[1:], "", environ, tmp_path)
+        assert ran.returncode == 0, f"{command}: {ran.stderr}"
+        if command.endswith("why ada Porto"):
+            assert "source: a postcard" in ran.stdout
+    [configured] = {(c["command"], *c["args"]) for c in _configured(MCP) if "command" in c}
+    typed = {
+        line.partition(" -- ")[2] for line in MCP.read_text().splitlines() if line.startswith("claude") and "--" in line
+    }
+    assert typed == {"", shlex.join(configured)}
+    remote = [c for c in _configured(MCP) if "url" in c]
+    assert [(c["url"], c["headers"]) for c in remote] == [(f"{ADDRESS}/mcp", {"Authorization": "Bearer TOKEN"})] * 2
+    assert shlex.join(configured) in code.replace('", "', " ").replace('command="agentos", args=["', "agentos ")
+
+
+def _configured(page: Path) -> list[dict[str, Any]]:
+    """The servers in the JSON that a page shows for clients' files."""
+    return [server for code in blocks(page, "json") for kind in json.loads(code).values() for server in kind.values()]
+
+
+def test_the_mcp_page_names_every_tool_and_its_arguments() -> None:
+    rows = table(MCP, "mcp tools")
+    assert [name.strip("`") for name, _ in rows] == list(TOOLS)
+    for name, about in rows:
+        named = set(re.findall(r"`(\w+)`", about))
+        fields = TOOLS[name.strip("`")].model_fields.keys() - {"agent"}
+        assert named - {"isError"} <= fields, f"{name}: {named - fields}"
 
 
 def test_the_server_page_names_what_the_code_names() -> None:

@@ -11,9 +11,12 @@ from typing import Any
 import letta_client
 import pytest
 
+from agentos import curate
 from agentos.errors import ProviderError
 from agentos.messages import Cause
+from agentos.runtime import AgentMemory
 from agentos.server.letta.toolbox import LETTA_TOOLS
+from agentos.server.replies import stamp
 from agentos.server.serve import listening
 from agentos.testing import FunctionLLM, call, say
 from agentos.tools.memory import MEMORY_TOOLS
@@ -320,6 +323,9 @@ def test_an_agent_file(home: Served, letta: Any, tmp_path: Path) -> None:
         else "Done."
     )
     ask(letta, agent.id, "I like tea")
+    memory, clock = AgentMemory(home.service.runtime, agent.id, None), home.service.runtime.clock
+    for n, old in ((1, None), (2, 2), (1, 3)):  # the last text is equal to the first, which is valid no more by then
+        home.run(curate.insert_passage(home.service.store, clock, memory, agent.id, f"Tea at {n}.", replaces=old))
     text = letta.agents.export_file(agent.id)
     assert "I like tea" not in letta.agents.export_file(agent.id, scrub_messages=True)
     [tool] = letta.tools.list(name="roll")
@@ -334,8 +340,14 @@ def test_an_agent_file(home: Served, letta: Any, tmp_path: Path) -> None:
     assert [t.name for t in copy.tools] == [*BUILT_IN, "roll"]
     said = home.read(lambda tx: tx.history(copy_id, True, None, None, 10))
     assert [m.content for m in said] == ["I like tea", "Noted."]
-    [passage] = home.read(lambda tx: tx.recent_passages(copy_id))
-    assert (passage.text, passage.tags) == ("Ann likes tea.", ("tea",))
+    passages = home.read(lambda tx: tx.passage_page(copy_id, True, None, None, 9, include_superseded=True))
+    ids = {p.id: p.text for p in passages}
+    assert {(p.text, p.tags, ids.get(p.superseded_by), ids.get(p.replaces)) for p in passages} == {
+        ("Ann likes tea.", ("tea",), None, None), ("Tea at 1.", (), "Tea at 2.", None),
+        ("Tea at 2.", (), "Tea at 1.", "Tea at 1."), ("Tea at 1.", (), None, "Tea at 2."),
+    }  # fmt: skip
+    originals = home.read(lambda tx: tx.passage_page(agent.id, True, None, None, 9, include_superseded=True))
+    assert {p.valid_to and stamp(p.valid_to) for p in passages} == {p.valid_to and stamp(p.valid_to) for p in originals}
 
     [bare_id] = letta.agents.import_file(file=text.encode(), override_name="bare", strip_messages=True).agent_ids
     assert letta.agents.retrieve(bare_id).name == "bare"
@@ -355,6 +367,9 @@ def test_an_agent_file(home: Served, letta: Any, tmp_path: Path) -> None:
     refused(501, lambda: letta.agents.import_file(file=text.encode(), secrets="{}"))
     bad_time = {"agents": [{"name": "late", "messages": [{"role": "user", "content": "x", "created_at": "never"}]}]}
     refused(400, lambda: letta.agents.import_file(file=json.dumps(bad_time).encode()), "created_at")
+    odd = {"text": "x", "valid_to": "2026-05-08T09:30:00Z", "superseded_by": 0}
+    lost = {"agents": [{"name": "lost", "superseded_passages": [odd]}]}
+    refused(400, lambda: letta.agents.import_file(file=json.dumps(lost).encode()), "superseded_by is 0")
     for bad in (b"", b"{", b"[]", b"\xff", b'{"agents": []}', b'{"agents": [{"name": 1}]}'):
         refused(422, lambda bad=bad: letta.agents.import_file(file=bad))
     assert home.http.post("/v1/agents/import", data={"name": "x"}).status_code == 422

@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from letta_client import BadRequestError, ConflictError, InternalServerError, NotFoundError, RateLimitError
+from letta_client import (
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    RateLimitError,
+    UnprocessableEntityError,
+)
 
 from agentos.dispatch import Dispatcher
 from agentos.errors import ConfigError, ProviderError
 from agentos.messages import Input, Reply
 from agentos.protocols import Delta, LLMRequest
 from agentos.runtime import Runtime
+from agentos.server.letta.searching import MOST_AGENTS
 from agentos.server.letta.turns import stream_run
 from agentos.server.service import Service
 from agentos.settings import Settings
@@ -252,7 +260,9 @@ def test_what_a_turn_may_consist_of(serve: Callable[..., Served]) -> None:
         ([], BadRequestError, "empty"),
         (user(" "), BadRequestError, "empty"),
         ([{"role": "assistant", "content": "I said"}], BadRequestError, "assistant"),
-        ([{"type": "approval", "approve": True}], InternalServerError, "approval"),
+        ([{"type": "approval", "approve": True}], ConflictError, "no call"),
+        ([*user("and"), {"type": "approval", "approve": True}], BadRequestError, "stands alone"),
+        ([{"type": "tool_return", "tool_returns": []}], InternalServerError, "tool_return"),
         (user([{"type": "image", "source": {}}]), InternalServerError, "image"),
     ):
         with pytest.raises(error, match=words):
@@ -383,6 +393,59 @@ def test_a_client_that_leaves_stops_no_turn_and_can_come_back(serve: Callable[..
     assert letta.runs.retrieve(first.run_id).status == "completed"
     with letta.runs.messages.stream(first.run_id) as whole:
         assert text_of(whole) == "one two"
+
+
+def test_a_turn_may_be_given_fewer_steps(serve: Callable[..., Served]) -> None:
+    def step(request: LLMRequest) -> Reply:
+        return say("", call("set_timer", when=f"{len(request.messages)}h", request_heartbeat=True))
+
+    home = serve(llm=FunctionLLM(step))
+    messages, ada = home.letta.agents.messages, home.letta.agents.create(name="ada").id
+    done = messages.create(ada, messages=user("go"), max_steps=2)
+    assert (done.stop_reason.stop_reason, done.usage.step_count) == ("max_steps", 2)
+    for streaming in (
+        messages.stream(ada, messages=user("go"), max_steps=1),
+        home.letta.conversations.messages.create("default", agent_id=ada, messages=user("go"), max_steps=1),
+    ):
+        *_, usage = list(streaming)
+        assert usage.step_count == 1  # type: ignore[union-attr]
+    run = messages.create_async(ada, messages=user("go"), max_steps=1)
+    assert run.background
+    until(lambda: home.letta.runs.retrieve(run.id).stop_reason == "max_steps")
+    for wrong in (0, -1, 2**40):
+        with pytest.raises(UnprocessableEntityError):
+            messages.create(ada, messages=user("go"), max_steps=wrong)
+
+
+async def test_a_message_that_begins_anew_is_streamed_whole() -> None:
+    """What was sent cannot be taken back; behind it stands the whole message, and no splice of two."""
+
+    class Breaking(Talker):
+        async def stream(self, request: LLMRequest) -> AsyncGenerator[Any, None]:
+            async with aclosing(super().stream(request)) as items:
+                async for item in items:
+                    if isinstance(item, Reply) and item.text == "Hello wor":
+                        raise RuntimeError("a bug")
+                    yield item
+
+    hold, again = Hold(), Hold()
+    llm = Breaking(["Hello wor", hold], ["Hi", again, " there, Ada."])
+    async with asyncio.timeout(10), temporary_runtime(llm) as runtime:
+        dispatcher = Dispatcher(runtime, rest_seconds=(0.0,))
+        service, agent = Service(runtime, dispatcher, TOKEN), await runtime.agent("ada")
+        item = await dispatcher.accept(agent.id, ["hello"])
+        run = await runtime.store.read(lambda tx: tx.run(item.run_id))
+        said: list[str] = []
+        async with aclosing(stream_run(service, run, tokens=True)) as values:
+            async for value in values:
+                if value is not None and value["message_type"] == "assistant_message":
+                    said.append(value["content"])
+                    (again if hold.is_set() else hold).set()
+                    while len(said) == 1 and dispatcher.running:  # noqa: ASYNC110  until the turn has broken off
+                        await asyncio.sleep(0.005)
+                    await dispatcher.sweep()
+        await dispatcher.stop(1)
+    assert "".join(said) == "Hello worHi there, Ada."
 
 
 async def test_a_run_is_streamed_again_after_a_restart(tmp_path: Path) -> None:
@@ -562,6 +625,50 @@ def test_the_default_conversation_is_the_agents_own(serve: Callable[..., Served]
     for path in ("/v1/nothing", "/v1/templates", "/v1/environments", f"/v1/agents/{ada}/identities/attach/x"):
         assert home.http.get(path).status_code == 404, path
     assert home.http.put("/v1/runs/").status_code == 405
+
+
+# what does not grow with the home
+
+
+def test_lists_and_searches_of_many_agents_have_an_end(serve: Callable[..., Served]) -> None:
+    home = serve(llm=FunctionLLM(lambda request: "ok"))
+    names = [f"a{n:03}" for n in range(MOST_AGENTS + 1)]
+    idents = {name: home.create(name) for name in names}
+    for name in names[:2]:
+        home.letta.agents.passages.create(idents[name], text="tea at four")
+    assert [p.metadata["agent_id"] for p in home.letta.passages.search(query="tea")] == [idents["a001"]]  # type: ignore[index]
+    assert home.letta.passages.search(query="tea", agent_id=idents["a000"])
+    home.letta.agents.messages.create(idents["a000"], messages=user("I like tea"))
+    assert {m.agent_id for m in home.letta.messages.search(query="tea")} == {idents["a000"]}
+
+    def listed(**query: Any) -> list[str]:
+        answer = home.http.get("/agentos/v1/agents", params=query)
+        return [agent["name"] for agent in answer.json()] if answer.status_code == 200 else [str(answer.status_code)]
+
+    assert listed() == names[:100]
+    assert listed(limit=2, after=idents["a001"]) == names[2:4]
+    assert listed(after=idents[names[-1]]) == []
+    assert (listed(limit=0), listed(limit=1001), listed(after="agent-none")) == (["422"], ["422"], ["404"])
+    first, last = (
+        home.http.get("/v1/models", params=q).json() for q in ({"limit": 2}, {"after": f"plain/{names[-2]}"})
+    )
+    assert [m["id"] for m in first["data"]] == ["a000", "plain/a000", "a001", "plain/a001"]
+    assert ([m["id"] for m in last["data"]], last["has_more"]) == ([names[-1], f"plain/{names[-1]}"], False)
+    assert first["has_more"]
+    assert home.http.get("/v1/models", params={"after": "nobody"}).status_code == 404
+
+
+def test_a_page_out_is_refused_while_a_turn_runs(serve: Callable[..., Served]) -> None:
+    hold = Hold()
+    home = serve(llm=Talker(["one", hold], ["two"]))
+    ada = home.letta.agents.create(name="ada").id
+    home.letta.agents.messages.create_async(ada, messages=user("hello"))
+    until(lambda: home.llm.requests)
+    answer = home.http.post("/agentos/v1/agents/ada/compact")
+    assert (answer.status_code, "a turn of this agent is running" in answer.json()["detail"]) == (409, True)
+    hold.set()
+    until(lambda: not home.letta.runs.list(agent_id=ada, active=True).items)
+    assert home.http.post("/agentos/v1/agents/ada/compact").status_code == 200
 
 
 # archival memory

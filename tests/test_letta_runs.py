@@ -40,8 +40,9 @@ def home() -> Iterator[Served]:
     ]  # fmt: skip
     with served(ScriptedLLM(script)) as home:
         ada, bob = (home.letta.agents.create(name=name).id for name in ("ada", "bob"))
-        for agent, text in ((ada, "one"), (ada, "two"), (ada, "three"), (bob, "four")):
-            home.letta.agents.messages.create(agent, messages=user(text))
+        for text in ("one", "two", "three"):
+            home.letta.agents.messages.create(ada, messages=user(text))
+        home.letta.agents.messages.create(bob, messages=user("four"), background=True)
         yield home
 
 
@@ -69,6 +70,8 @@ def test_runs_are_listed_and_filtered(home: Served, ids: dict[str, str]) -> None
         ({"stop_reason": "llm_api_error"}, whole[1:2]),
         ({"stop_reason": "max_steps"}, []),
         ({"active": True}, []),
+        ({"background": True}, whole[:1]),
+        ({"background": False, "agent_id": ids["bob"]}, []),
         ({"ascending": True}, whole[::-1]),
     ):
         assert [r.id for r in runs.list(**filters)] == [r.id for r in found], filters  # type: ignore[arg-type]
@@ -161,7 +164,7 @@ def test_schedules_over_the_api(unit: int) -> None:
         with pytest.raises(InternalServerError, match="callback_url"):
             letta.agents.schedule.create(ada, messages=user("x"), schedule=once, callback_url="http://a.b")
         clock.advance(timedelta(hours=2))
-        home.run(home.service.dispatcher.sweep())
+        home.run(settled(home.service.dispatcher))
         assert [m.scheduled_messages for m in [letta.agents.schedule.list(ada)]] == [[]]
         said = letta.agents.messages.list(ada, include_return_message_types=["user_message"])
         assert [m.content for m in said] == ["water the plants"]  # type: ignore[union-attr]

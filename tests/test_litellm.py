@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gc
 import json
 import re
 import sys
@@ -20,7 +21,7 @@ from agentos.events import Retry
 from agentos.llm.arguments import parse_arguments
 from agentos.llm.assembly import ReplyBuilder
 from agentos.llm.faults import Transient, explain
-from agentos.llm.litellm import MAX_REQUESTS, LiteLLM
+from agentos.llm.litellm import MAX_REQUESTS, LiteLLM, load_litellm
 from agentos.llm.text_calls import TextGate, ThinkSplitter, find_text_calls
 from agentos.messages import Reply, Usage
 from agentos.protocols import LLM, Delta, LLMRequest
@@ -759,3 +760,9 @@ async def test_the_fake_server_as_a_process():
     finally:
         process.terminate()
         await process.communicate()
+
+
+def test_litellm_is_no_load_on_the_garbage_collector():
+    load_litellm()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 100_000

@@ -24,7 +24,7 @@ from agentos.settings import Settings
 from agentos.state import Limits
 from agentos.testing import ExactIndex, FunctionLLM, ScriptedLLM, call, say
 from agentos.tools.tool import Tool, ToolContext, tool
-from conftest import Home, collect, ending, memory_home, of
+from conftest import Home, chances, collect, ending, memory_home, of
 
 SEARCH = call("archival_memory_search", query="anything")
 
@@ -702,7 +702,7 @@ def _same(a: object, b: object) -> bool:
     return all(getattr(a, n) == getattr(b, n) for n in names) and abs(a.token_ratio - b.token_ratio) < 1e-9  # type: ignore[attr-defined]
 
 
-@settings(max_examples=120)
+@settings(max_examples=chances(120))
 @given(session=SESSIONS)
 def test_state_in_memory_equals_the_saved_state_after_every_event(session: list[tuple[str, list[str]]]) -> None:
     async def live() -> None:

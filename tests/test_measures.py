@@ -131,6 +131,7 @@ def test_staleness_is_an_old_value_above_the_new_one() -> None:
         (memory("Home: Porto (not Lisbon)"), {"all": 0, "core": 0}),
         (memory(shown=[both]), {"all": 0.5, "archival": 0.5}),
         (memory(shown=[found(("m1", 1, "Lisbon"))]), {"all": 1, "recall": 1}),
+        (memory(shown=[[Found(ref="p2", text="Lisbon", superseded=True), *both[:1]]]), {"all": 0, "archival": 0}),
     ):
         assert measured("staleness", MOVED, trajectory_of(MOVED, memory(), memory(), held)) == expected
     asked = {2: [Hits(query="home", place="archival", texts=["Lisbon", "Porto"])]}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -22,8 +23,10 @@ from agentos.errors import ConfigError, ProviderError
 from agentos.llm.litellm import LiteLLM
 from agentos.messages import Usage
 from agentos.protocols import LLMRequest
+from agentos.runtime import Runtime
 from agentos.server.logs import log_to
 from agentos.server.spans import send_spans
+from agentos.settings import Settings
 from agentos.testing import FixedClock, FunctionLLM, ScriptedLLM, call, say
 from agentos.testing.fake_openai import Body, FakeOpenAI, FakeReply, PromptCache
 from conftest import Home, collect
@@ -95,6 +98,20 @@ def test_figures_count_turns_calls_and_requests() -> None:
         send(live, agent, "hi")
         assert figures(live)[f'agentos_model_calls_total{{{of},ok="true"}}'] == 4
         assert "agentos_turns_total" not in str(figures(other).keys())
+        live.llm.name = "made-up"
+        send(live, agent, "down")
+        assert figures(live)['agentos_model_calls_total{model="other",ok="false"}'] == 1
+        send(live, agent, "hi")
+        assert figures(live)['agentos_model_calls_total{model="made-up",ok="true"}'] == 1
+
+
+def test_what_clients_call_a_model_does_not_pile_up(tmp_path: Path) -> None:
+    runtime = Runtime(Settings(home=tmp_path))
+    one = runtime.llm("openai/one")
+    for number in range(200):
+        runtime.llm(f"openai/made-up-{number}")
+        assert runtime.llm("openai/one") is one, "and what is used stays"
+    assert runtime._llm_called.cache_info().currsize <= 100
 
 
 class Provider:

@@ -19,24 +19,11 @@ from agentos.llm.offline.facts import (
     is_quoted_talk,
     parse_line,
 )
-from agentos.llm.offline.language import (
-    Memory,
-    best_memories,
-    contradicts,
-    excerpt,
-    is_question,
-    parse_memories,
-    question_in,
-    search_query,
-    sentences,
-    small_talk,
-    standing_rule,
-    stem,
-    to_forget,
-    to_remember,
-    to_remind,
-)
+from agentos.llm.offline.intents import small_talk, standing_rule, to_forget, to_remember
+from agentos.llm.offline.language import contradicts, is_question, question_in, search_query, sentences, stem
+from agentos.llm.offline.memories import Memory, best_memories, excerpt, parse_memories
 from agentos.llm.offline.prompt import read_prompt
+from agentos.llm.offline.reminders import to_remind
 from agentos.memory import core
 from agentos.messages import Block, Reply
 from agentos.prompts import prompt

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from agentos.testing import FunctionLLM
+from conftest import chances
 from serving import Served, served
 
 REQUIRED = """
@@ -45,7 +46,7 @@ GET /v1/models/
 GET /v1/tags
 """
 """What Letta's client needs of a server, as this one declares it: without a slash at the end."""
-EXAMPLES = 7
+EXAMPLES = chances(16)
 """Requests made up for each operation."""
 
 

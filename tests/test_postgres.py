@@ -19,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlmodel import SQLModel
 
 from agentos.curate import detach_block
+from agentos.dispatch import Dispatcher
 from agentos.errors import AgentBusy, ConfigError, LeaseLost, StoreError, UsageError
 from agentos.memory.recall import MessageFilter
 from agentos.messages import Block, Cause, Message, Passage
@@ -27,9 +28,9 @@ from agentos.runtime import Runtime
 from agentos.settings import Settings
 from agentos.state import AgentRecord, InboxItem
 from agentos.store.database import Database, make_engine
-from agentos.store.lease import hold_lease
+from agentos.store.holding import hold_lease
 from agentos.store.lexical import COMMON
-from agentos.store.migrations import migrate
+from agentos.store.migrations import HEAD, migrate
 from agentos.testing import STORE_CHECKS, ExactIndex, FixedClock, FunctionLLM, HashEmbedder, call, memory_database, say
 from agentos.tools.tool import tool
 from conftest import Home, collect, ending
@@ -128,7 +129,7 @@ async def test_every_connection_is_set_for_durability_and_against_frozen_process
 
 def test_the_command_line_on_a_new_home(url: str, forks: Forks, tmp_path: Path) -> None:
     places = {"AGENTOS_HOME": str(tmp_path / "home"), "AGENTOS_DATABASE_URL": url}
-    for args, said in ((["doctor"], "schema 0001, 0 agents, sound"), (["agents", "list"], "")):
+    for args, said in ((["doctor"], f"schema {HEAD}, 0 agents, sound"), (["agents", "list"], "")):
         done = forks.run(args, "", {**os.environ, **places}, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert said in " ".join(done.stdout.split())
@@ -409,6 +410,21 @@ async def test_a_worker_taken_for_dead_cannot_write(url: str, tmp_path: Path) ->
         [run] = await alive.store.read(lambda tx: tx.runs(agent.id))
         said = await alive.store.read(lambda tx: tx.run_messages(run.id))
         assert [m.content for m in said if m.role == "assistant"] == ["from the second"]
+
+
+async def test_what_a_dead_worker_left_can_be_cancelled(url: str, tmp_path: Path) -> None:
+    llm = FunctionLLM(lambda _: RuntimeError("a bug"))
+    async with runtime(url, tmp_path, llm, 60) as dead, runtime(url, tmp_path, llm, 60) as alive:
+        agent = await dead.agent()
+        item = await agent.accept(["hello"], max_steps=2, background=True)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await collect(agent)
+        dispatcher = Dispatcher(alive)
+        async with dead.lock(agent.id):
+            assert await dispatcher.cancel(agent.id) == {item.run_id: "failed"}
+        assert await dispatcher.cancel(agent.id) == {item.run_id: "cancelled"}
+        run = await alive.store.read(lambda tx: tx.run(item.run_id))
+    assert (run.status, run.max_steps, run.background) == ("cancelled", 2, True)
 
 
 async def test_two_who_ask_the_same_are_one_turn_however_long_it_takes(url: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from agentos.protocols import LLMRequest
 from agentos.runtime import Runtime
 from agentos.settings import Settings
 from agentos.testing import ExactIndex, FunctionLLM, HashEmbedder, call, say
-from conftest import Home, collect, memory_home
+from conftest import Home, chances, collect, memory_home
 
 ALLOWED = {"start", "reset", "page_out", "pause", "system", "tools", "model", "blocks"}
 
@@ -120,7 +120,7 @@ async def act(home: Home, agent: Agent, action: str, number: int) -> None:
         await collect(agent, f"message {number}")
 
 
-@settings(max_examples=100)
+@settings(max_examples=chances(120))
 @given(session=SESSIONS, window=st.sampled_from([8000, 16_000]))
 def test_the_prompt_only_grows(session: list[tuple[str, list[str]]], window: int) -> None:
     async def live() -> None:

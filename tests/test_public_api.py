@@ -67,7 +67,7 @@ HEAVY = (
         ("import agentos.agent", ("sqlalchemy", "numpy", "litellm", "chromadb", "alembic", "typer", "tiktoken")),
         (
             "import agentos.runtime",
-            ("numpy", "litellm", "chromadb", "wordllama", "alembic", "typer", "tiktoken", "pytest"),
+            ("numpy", "litellm", "chromadb", "wordllama", "alembic", "typer", "tiktoken", "pytest", "mcp"),
         ),
         ("from agentos.testing import ScriptedLLM, say", ("sqlalchemy", "numpy", "litellm", "chromadb", "pytest")),
     ],

@@ -9,12 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agentos.cli.opening import Chosen
-from agentos.cli.remote import RemoteTalk, open_remote
+from agentos.cli.chosen import Chosen
+from agentos.cli.remote import _PAGE, RemoteTalk, _Server, open_remote
 from agentos.errors import ConfigError, ProviderError, UsageError
-from agentos.events import Event, TextDelta, ToolCallEvent, ToolResultEvent, TurnEnded, event_from_json
-from agentos.messages import Reply
+from agentos.events import Event, TextDelta, ToolCallEvent, ToolResultEvent, TurnEnded, TurnResult, event_from_json
+from agentos.messages import Reply, Usage
 from agentos.protocols import LLMRequest
+from agentos.server.replies import sse
 from agentos.testing import FunctionLLM, call, say
 from forks import Forks
 from serving import TOKEN, Served, served
@@ -181,6 +182,7 @@ async def test_a_connection_that_breaks_is_made_again_and_the_turn_is_one(home: 
             return response
 
     async with open_remote(Chosen(agent="breaking", server=home.url)) as talk:
+        talk._again_seconds = 0.0
         talk._server.client._transport = Breaking(talk._server.client._transport)
         events = await events_of(talk, "hello")
     texts = "".join(e.text for e in events if isinstance(e, TextDelta))
@@ -189,6 +191,57 @@ async def test_a_connection_that_breaks_is_made_again_and_the_turn_is_one(home: 
     assert broken == 2
     agent_id = home.read(lambda tx: tx.agent_named("breaking").id)
     assert len(home.read(lambda tx: tx.runs(agent_id))) == 1
+
+
+def piece(seq: int, text: str, place: int, at: int = 0) -> Event:
+    return TextDelta(text, place=place, at=at, run_id="run-1", seq=seq)
+
+
+CALL = ToolCallEvent("c", "n", {}, run_id="run-1", seq=1)
+RESULT = TurnResult("ada", "One.\n\nTwo.\n\nThree.", "run-1", "end_turn", 3, 3, Usage())
+HEARD = [piece(0, "One.", 3), CALL, piece(2, "Tw", 5)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "live"),
+    [
+        (HEARD, [piece(3, "o.", 5, 2), piece(4, "Three.", 7), TurnEnded(RESULT, run_id="run-1", seq=5)], True),
+        (HEARD, [piece(4, "Three.", 7), TurnEnded(RESULT, run_id="run-1", seq=5)], False),
+        (HEARD, [piece(4, ".", 5, 3), piece(5, "Three.", 7), TurnEnded(RESULT, run_id="run-1", seq=6)], False),
+        (HEARD, [TurnEnded(RESULT, run_id="run-1")], False),
+        ([], [piece(2, "Two.", 5), piece(3, "Three.", 7), TurnEnded(RESULT, run_id="run-1", seq=4)], False),
+        ([], [TurnEnded(RESULT, run_id="run-1")], False),
+    ],
+)
+async def test_after_a_break_nothing_is_lost_and_nothing_comes_twice(
+    before: list[Event], after: list[Event], live: bool
+) -> None:
+    asked = 0
+
+    async def stream(events: list[Event], breaks: bool) -> AsyncIterator[bytes]:
+        for event in events:
+            yield sse(event.as_json())
+        if breaks:
+            raise httpx.ReadError("lost")
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        return httpx.Response(200, content=stream(before if asked == 1 else after, asked == 1))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://server/") as client:
+        talk = RemoteTalk(_Server(client, "http://server"), {"id": "agent-1", "name": "ada"}, again_seconds=0.0)
+        events = await events_of(talk, "hello")
+    said = [e.text for e in events if isinstance(e, TextDelta)]
+    heard = [e.text for e in before if isinstance(e, TextDelta)]
+    assert "".join(said).replace("\n\n", "") == RESULT.reply.replace("\n\n", "")
+    assert (len(said) > len(heard) + 1) == live, "what follows on what was heard comes as it is said"
+    assert isinstance(events[-1], TurnEnded)
+
+
+async def test_every_agent_is_listed_page_by_page(talk: RemoteTalk, home: Served) -> None:
+    names = {home.create(f"many-{number}") and f"many-{number}" for number in range(_PAGE)}
+    assert names < {agent["name"] for agent in await talk.agents()}
 
 
 @pytest.mark.parametrize(

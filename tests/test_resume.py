@@ -25,6 +25,7 @@ from agentos.protocols import LLMRequest
 from agentos.store.database import Database, sqlite_url
 from agentos.store.migrations import migrate
 from agentos.testing import FixedClock, FunctionLLM, call, say
+from agentos.testing.homes import compiled_once
 from agentos.tools.tool import Tool, tool
 from conftest import Home, collect, ending
 from postgres import Server
@@ -105,7 +106,9 @@ def url_in(folder: Path) -> str:
 
 
 async def make(folder: Path, kill_at: int = 0, when: str = "") -> tuple[Home, Agent, KillingStore]:
-    home = Home(Database(url_in(folder)), FixedClock())
+    url = url_in(folder)
+    database = Database(url) if url.startswith("postgresql") else compiled_once(Database(url))
+    home = Home(database, FixedClock())
     store = KillingStore(home.store, kill_at, when)
     agent = await home.agent(FunctionLLM(model), tools=file_tools(folder), store=store)
     return home, agent, store

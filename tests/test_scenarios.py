@@ -22,8 +22,7 @@ from typer import BadParameter
 
 from agentos.cli.app import app
 from agentos.errors import AgentOSError, ConfigError, UsageError
-from agentos.llm.offline import OfflineLLM
-from agentos.llm.offline.model import UNKNOWN
+from agentos.llm.offline import UNKNOWN, OfflineLLM
 from agentos.messages import Reply, ToolCall
 from agentos.personas import Persona
 from agentos.protocols import Hit, SearchQuery

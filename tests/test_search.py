@@ -18,7 +18,7 @@ from agentos.protocols import SearchQuery
 from agentos.store.lexical import COMMON
 from agentos.store.tx import SqlTx
 from agentos.testing import ExactIndex, HashEmbedder, ScriptedLLM
-from conftest import Home
+from conftest import Home, chances
 
 NOW = datetime(2026, 5, 8, 9, 30, tzinfo=UTC)
 IDENTIFIERS = [
@@ -115,7 +115,7 @@ def test_query_terms(text: str, terms: list[str], identifiers: list[str]) -> Non
 async def test_no_query_breaks_the_full_text_search(home: Home) -> None:
     agent_id = await fill(home, ["NEAR the harbour", "AND so on"], embed=False)
 
-    @settings(max_examples=300)
+    @settings(max_examples=chances(400))
     @given(
         text=st.text(max_size=60) | st.sampled_from(["NEAR(a b) AND c*", 'x "y', "a:b", "^a", "-a", "{a}: b", "a + b"])
     )

@@ -4,7 +4,9 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from agentos.errors import ConfigError, Stopping, StoreError, UsageError
 from agentos.server.access import Access
 from agentos.server.place import only_server, server_address, server_token, tell_address
+from agentos.server.replies import patient
 from agentos.server.serve import listening
+from agentos.server.service import Service
 from agentos.settings import Settings, load_settings
 from agentos.testing import FunctionLLM
 from serving import TOKEN, Served, served
@@ -70,10 +74,12 @@ def test_the_server_answers_to_its_names_only(live: Served) -> None:
                  "evil@localhost", "localhost/evil", "localhost:evil", "localhost:80:80", "127.0.0.2", "0.0.0.0",
                  "localhost..", "[::2]", "::1", "[::1", "[fe80::1%25lo]", "", "\xfc.example", "localhost#", "[]",
                  "local\thost", "localhost,evil"):  # fmt: skip
-        for path in ("/v1/health", "/healthz", "/nowhere"):
+        for path in ("/v1/health", "/nowhere"):
             status, value, _ = raw(live, f"GET {path}", host=host)
             assert status in (400, 403), host
             assert "--allow-host" in str(value) or status == 400, host
+    for path in ("/healthz", "/readyz"):  # a balancer calls it by any address
+        assert raw(live, f"GET {path}", host="10.1.2.3:8283")[0] == 200
     assert raw(live, "GET /v1/health", host=None)[0] == 400
     assert raw(live, "GET /v1/health", "Host: evil.example")[0] == 400
     for name in ("", "two words", "http://agents.example", "[x]"):
@@ -120,7 +126,16 @@ def test_a_request_is_bounded(live: Served) -> None:
         parts = [b"%x\r\n%b\r\n" % (len(body), body), b"0\r\n\r\n"]
         assert raw(live, path, kind, "Transfer-Encoding: chunked", body=b"".join(parts))[0] == 200
     finally:
-        live.service.max_body_bytes = 10 * 1024 * 1024
+        live.service.max_body_bytes = Service.max_body_bytes
+    said = ("/messages", "/messages/stream", "/messages/async")
+    for where in (*(f"/v1/agents/{agent}{part}" for part in said), "/v1/chat/completions", "/v1/agents",
+                  f"/agentos/v1/agents/{agent}/turns", f"/v1/agents/{agent}/archival-memory/search"):  # fmt: skip
+        status, value, _ = raw(live, f"POST {where}", kind, "Content-Length: 1048577")
+        assert (status, "1048576 bytes" in value["detail"]) == (413, True), where
+    large = json.dumps({"text": "x"}).encode() + b" " * 2_000_000
+    for where, wanted in ((f"/v1/agents/{agent}/archival-memory", 200), ("/v1/agents/import", 422)):
+        status, _, _ = raw(live, f"POST {where}", kind, f"Content-Length: {len(large)}", body=large)
+        assert status == wanted, where
     for length in ("x", "-1", "1.5", "+1", "1 1", "", "\xb2"):
         assert raw(live, path, kind, f"Content-Length: {length}")[0] == 400, length
     assert raw(live, path, kind, "Content-Length: 2", "Content-Length: 3", body=b"{}")[0] == 400
@@ -145,6 +160,31 @@ def test_a_body_that_does_not_come_is_not_waited_for(live: Served) -> None:
         sock.sendall(head.encode() + b"Content-Length: 50\r\n\r\n{")
     assert live.ask("GET", "/v1/health")[0] == 200
     assert live.read(lambda tx: tx.runs(agent)) == []
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(live: Served) -> None:
+    whole = f"GET /v1/health HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+
+    def answered(sock: socket.socket) -> bool:
+        sock.sendall(whole)
+        text = b""
+        while not text.endswith(b"}"):
+            text += sock.recv(65536)
+        return text.startswith(b"HTTP/1.1 200")
+
+    live.service.head_seconds = 0.1
+    try:
+        for before, part in ((0, b""), (0, whole[:20]), (1, whole[:20])):
+            with socket.create_connection(("127.0.0.1", live.port), timeout=5) as sock:
+                assert all(answered(sock) for _ in range(before))
+                sock.sendall(part)
+                assert sock.recv(65536) == b"", (before, part)
+        with socket.create_connection(("127.0.0.1", live.port), timeout=5) as sock:
+            assert answered(sock)
+            time.sleep(0.15)  # one that only pauses between requests keeps its connection
+            assert answered(sock)
+    finally:
+        live.service.head_seconds = Service.head_seconds
 
 
 def test_ids_are_never_paths(live: Served) -> None:
@@ -222,6 +262,25 @@ async def test_an_answer_that_has_begun_is_cut_off_when_the_server_stops(live: S
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
     await Access(app, live.service)(scope, receive, send)
     assert sent[-1]["more_body"]
+
+
+async def test_an_answer_that_is_there_at_once_leaves_nothing_open() -> None:
+    closed = False
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        nonlocal closed
+        try:
+            yield b"{}"
+        finally:
+            closed = True
+
+    assert (await patient(parts())).body == b"{}"
+    assert closed
+
+
+def test_a_request_takes_no_thread(live: Served) -> None:
+    assert live.ask("GET", "/readyz")[0] == 200
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("AnyIO")]
 
 
 # the token and the lock of a home

@@ -5,8 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import httpx
 from agentos import Runtime, Settings
 from agentos.testing import FakeOpenAI, FakeReply
 from agentos.testing.fake_openai import call
+from forks import Forked, Forks
 from postgres import Server
 from serving import TOKEN, free_port, model_at
 
@@ -35,20 +34,17 @@ def note_policy(body: dict[str, Any]) -> FakeReply:
 class Mortal:
     """`agentos` with these arguments as a process that can be killed and started again."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        self._arguments, self._environment = arguments, {**os.environ, **environment}
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, forks: Forks, *arguments: str, **environment: str) -> None:
+        self._forks, self._arguments, self._environment = forks, [*arguments], {**os.environ, **environment}
+        self._process: Forked | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "agentos", *self._arguments], env=self._environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self._process = self._forks.start(self._arguments, self._environment, Path.cwd(), [os.devnull] * 3)
 
     def kill(self, sign: int = signal.SIGKILL) -> int:
         assert self._process is not None
         self._process.send_signal(sign)
-        return self._process.wait(30)
+        return self._process.wait()
 
 
 async def insist(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
@@ -128,24 +124,26 @@ async def kill_and_talk(victims: list[Mortal], url: str, steady: list[Mortal]) -
     return agents
 
 
-async def test_a_server_killed_at_random_moments(tmp_path: Path) -> None:
+async def test_a_server_killed_at_random_moments(tmp_path: Path, forks: Forks) -> None:
     port = free_port()
     with FakeOpenAI(note_policy) as model:
         server = Mortal(
-            "serve", "--port", str(port), AGENTOS_HOME=str(tmp_path), AGENTOS_TOKEN=TOKEN,
+            forks, "serve", "--port", str(port), AGENTOS_HOME=str(tmp_path), AGENTOS_TOKEN=TOKEN,
             **model_at(model.url),
         )  # fmt: skip
         agents = await kill_and_talk([server], f"http://127.0.0.1:{port}", [])
     await check_saved(Settings(home=tmp_path, model="offline"), agents)
 
 
-async def test_workers_killed_at_random_moments(tmp_path: Path, postgres: Server) -> None:
+async def test_workers_killed_at_random_moments(tmp_path: Path, postgres: Server, forks: Forks) -> None:
     port, url = free_port(), postgres.database("workers")
     with FakeOpenAI(note_policy) as model:
         environment = {
             "AGENTOS_TOKEN": TOKEN, "AGENTOS_DATABASE_URL": url, "AGENTOS_LEASE_SECONDS": "1.5", **model_at(model.url),
         }  # fmt: skip
-        front = Mortal("serve", "--turns", "0", "--port", str(port), AGENTOS_HOME=str(tmp_path / "0"), **environment)
-        workers = [Mortal("worker", AGENTOS_HOME=str(tmp_path / str(n)), **environment) for n in (1, 2)]
+        front = Mortal(
+            forks, "serve", "--turns", "0", "--port", str(port), AGENTOS_HOME=str(tmp_path / "0"), **environment
+        )
+        workers = [Mortal(forks, "worker", AGENTOS_HOME=str(tmp_path / str(n)), **environment) for n in (1, 2)]
         agents = await kill_and_talk(workers, f"http://127.0.0.1:{port}", [front])
     await check_saved(Settings(home=tmp_path / "3", model="offline", database_url=url), agents)

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,9 @@ from agentos.protocols import LLMRequest
 from agentos.scale.relay import Relay
 from agentos.testing import FakeOpenAI, FakeReply, FixedClock, FunctionLLM, call, say
 from agentos.testing.fake_openai import call as provider_call
+from forks import Forks
 from postgres import Server
-from serving import TOKEN, Process, Served, model_at, served, until
+from serving import TOKEN, Process, Served, ask, model_at, served, until
 
 
 def user(text: str) -> Any:
@@ -126,9 +128,9 @@ def went_on(server: Process, agent: str, run: str, notes: list[str]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a process's limits cannot be changed from outside here")
-def test_a_disk_that_is_full_for_a_while(tmp_path: Path, provider: tuple[Provider, str]) -> None:
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path, provider: tuple[Provider, str], forks: Forks) -> None:
     model, url = provider
-    with Process(tmp_path / "home", **model_at(url)) as server, ThreadPoolExecutor() as pool:
+    with Process(tmp_path / "home", forks=forks, **model_at(url)) as server, ThreadPoolExecutor() as pool:
         agent = server.ask("POST", "/v1/agents/", {"name": "ada"})[1]["id"]
         path = f"/v1/agents/{agent}/messages"
         run = server.ask("POST", f"{path}/async", user("hold"))[1]["id"]
@@ -142,8 +144,9 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, provider: tuple[Provide
             ("/v1/agents/", {"name": "bob"}), ("/v1/blocks/", {"label": "b", "value": "x"}),
             (f"/v1/agents/{agent}/archival-memory", {"text": "x"}),
         ):  # fmt: skip
-            status, value = server.ask("POST", where, body)
+            status, value, headers = ask(server.url, "POST", where, body)
             assert (status, "nothing of this step was kept" in value["detail"]) == (503, True), where
+            assert headers["retry-after"] == "5"
         assert [a["name"] for a in server.ask("GET", "/v1/agents/")[1]] == ["ada"]
         assert server.ask("GET", f"/v1/runs/{run}")[1]["status"] == "running"
         assert [server.ask("GET", place)[0] for place in ("/readyz", "/metrics", f"{path}")] == [200] * 3
@@ -155,10 +158,12 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, provider: tuple[Provide
 # the database
 
 
-def test_postgres_restarts_in_mid_turn(postgres: Server, tmp_path: Path, provider: tuple[Provider, str]) -> None:
+def test_postgres_restarts_in_mid_turn(
+    postgres: Server, tmp_path: Path, provider: tuple[Provider, str], forks: Forks
+) -> None:
     model, url = provider
     env = {"AGENTOS_DATABASE_URL": postgres.database("served"), "AGENTOS_LEASE_SECONDS": "1", **model_at(url)}
-    with Process(tmp_path / "home", **env) as server, ThreadPoolExecutor() as pool:
+    with Process(tmp_path / "home", forks=forks, **env) as server, ThreadPoolExecutor() as pool:
         agent = server.ask("POST", "/v1/agents/", {"name": "ada"})[1]["id"]
         path = f"/v1/agents/{agent}/messages"
         run = server.ask("POST", f"{path}/async", user("hold"))[1]["id"]
@@ -171,8 +176,9 @@ def test_postgres_restarts_in_mid_turn(postgres: Server, tmp_path: Path, provide
                 ("POST", path, user("one")), ("POST", f"{path}/stream", user("one")), ("GET", path, None),
                 ("POST", "/v1/agents/", {"name": "bob"}), ("GET", "/metrics", None),
             ):  # fmt: skip
-                status, value = server.ask(method, where, body)
+                status, value, headers = ask(server.url, method, where, body)
                 assert (status, "cannot be reached" in value["detail"]) == (503, True), where
+                assert headers["retry-after"] == "5"
             assert server.ask("GET", "/healthz")[0] == 200
         finally:
             postgres.start()
@@ -255,22 +261,21 @@ async def test_500_agents_talk_at_once() -> None:
 
     with served(FunctionLLM(reply, keep_requests=False)) as home:
         agents = await asyncio.to_thread(create, home)
-        limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
-        headers = dict(home.http.headers)
-        async with httpx.AsyncClient(
-            base_url=home.url, headers=headers, limits=limits, timeout=60, trust_env=False
-        ) as client:
+        options: dict[str, Any] = {"base_url": home.url, "headers": dict(home.http.headers), "timeout": 60}
+        no_tls = ssl.create_default_context()  # making one takes longer than all else a client is made of
 
-            async def talk(agent: str, first: bool) -> list[str]:
-                path = f"/v1/agents/{agent}/messages"
+        async def talk(agent: str, first: bool) -> list[str]:
+            path = f"/v1/agents/{agent}/messages"
+            # a client each: one alone looks through all its connections for every request
+            async with httpx.AsyncClient(**options, verify=no_tls, trust_env=False) as client:
                 if first:  # it still runs when the second comes
                     assert (await client.post(f"{path}/async", json=user("one"))).status_code == 200
                 answered = await client.post(path, json=user("two"))
-                assert answered.status_code == 200
-                return said(answered.json())
+            assert answered.status_code == 200
+            return said(answered.json())
 
-            talks = [talk(agent, place < twice) for place, agent in enumerate(agents)]
-            assert await asyncio.gather(*talks) == [["re: two"]] * count
+        talks = [talk(agent, place < twice) for place, agent in enumerate(agents)]
+        assert await asyncio.gather(*talks) == [["re: two"]] * count
 
         def histories(tx: Any) -> list[list[str]]:
             return [[m.content for m in tx.queue(agent, 0)] for agent in agents]

@@ -115,6 +115,31 @@ def test_a_newer_database_is_refused(url: str, path: Path) -> None:
         migrate(url)
 
 
+async def test_rows_of_the_first_version_are_kept(path: Path) -> None:
+    url = sqlite_url(path)
+    migrate(url, to="0001")
+    with sqlite3.connect(path) as raw:
+        raw.executescript(
+            "INSERT INTO passage (agent_id, text, text_hash, origin, created_at, tags) "
+            "VALUES ('agent-1', 'tea at four', 'x', 'agent', '2026-05-08T09:30:00.000000+00:00', '[]');"
+            "INSERT INTO run (id, agent_id, created_at, trigger, status, steps, llm_calls, spoke, nudged,"
+            " prompt_tokens, completion_tokens, cached_tokens)"
+            " VALUES ('run-1', 'agent-1', '2026-05-08T09:30:00.000000+00:00', 'user', 'completed', 1, 1, 1, 0, 1, 1, 0)"
+        )
+    raw.close()
+    assert migrate(url) is not None, "after a copy was made"
+    test_tables_match_the_models(url)
+    database = Database(url)
+    [passage] = await database.read(lambda tx: tx.recent_passages("agent-1"))
+    found = await database.read(
+        lambda tx: tx.lexical_passages("agent-1", ["tea"], tags=(), start=None, end=None, limit=9)
+    )
+    run = await database.read(lambda tx: tx.run("run-1"))
+    await database.close()
+    assert (passage.text, passage.replaces, passage.superseded_by, found) == ("tea at four", None, None, [passage.id])
+    assert (run.max_steps, run.background, run.decisions) == (None, False, {})
+
+
 def test_a_backup_is_made_before_an_upgrade(url: str, path: Path) -> None:
     set_version(path, "0000")
     with pytest.raises(StoreError, match="cannot be migrated: Can't locate revision identified by '0000'"):

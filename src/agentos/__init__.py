@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agentos.messages import Block, Message, Passage, Usage
     from agentos.runtime import Runtime
     from agentos.settings import Settings, load_settings
+    from agentos.state import Decision
     from agentos.tools.tool import Tool, tool
 
 _HOMES = {
@@ -17,6 +18,7 @@ _HOMES = {
     "AgentOSError": "errors",
     "Block": "messages",
     "ConfigError": "errors",
+    "Decision": "state",
     "Event": "events",
     "Message": "messages",
     "Passage": "messages",
@@ -38,6 +40,7 @@ __all__ = [
     "AgentOSError",
     "Block",
     "ConfigError",
+    "Decision",
     "Event",
     "Message",
     "Passage",

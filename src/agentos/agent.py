@@ -4,30 +4,32 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from agentos.actions.approve import await_approval, decide
 from agentos.actions.ask import ask
 from agentos.actions.begin import begin, tell
 from agentos.actions.call import run_call
 from agentos.actions.end import end
 from agentos.actions.page_out import page_out
-from agentos.actions.saved import load_state, require_agent, turn_result
+from agentos.actions.saved import input_result, load_state, require_agent
 from agentos.actions.turn import Parts, Turn, fit_window, utc_offset
 from agentos.context import pager
 from agentos.context.tokens import clip
-from agentos.errors import Overloaded, UsageError
+from agentos.errors import Overloaded, PendingApproval, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Input, Message, clean_text
-from agentos.next_action import AskModel, Begin, End, Idle, PageOut, RunCall, Tell, next_action
-from agentos.state import OPEN, AgentRecord, AgentState, InboxItem
+from agentos.next_action import AskModel, AwaitApproval, Begin, End, Idle, PageOut, RunCall, Tell, next_action
+from agentos.state import AgentRecord, AgentState, Decision, InboxItem, RunRecord
 from agentos.tracing import Trace
 
 _PERFORM: dict[type, Callable[[Turn, Any], AsyncGenerator[Event, None]]] = {
-    Begin: begin, Tell: tell, AskModel: ask, RunCall: run_call, PageOut: page_out, End: end,
+    Begin: begin, Tell: tell, AskModel: ask, RunCall: run_call, AwaitApproval: await_approval,
+    PageOut: page_out, End: end,
 }  # fmt: skip
 
 _REPEATED = timedelta(minutes=10)
@@ -58,8 +60,12 @@ class Agent:
         self._turn: Turn | None = None
         self._trace = Trace()
         self._running = 0
+        self._holds = False
+        """Whether the agent's lock is had, and not only waited for."""
         self._cancel_next = False
         """Whether `cancel` came before the turn that it was meant for had begun."""
+        self._unwanted: set[str] = set()
+        """Runs that are to be cancelled once they are taken up."""
 
     async def run(self, until: InboxItem | None = None) -> AsyncGenerator[Event, None]:
         """Do everything that is due: unfinished turns first, then input and timers in order of arrival.
@@ -78,9 +84,9 @@ class Agent:
                         async for event in events:
                             yield replace(event, run_id=event.run_id or turn.run.id, seq=count)
                             count += 1
-                            answered = event.inbox_id if isinstance(event, TurnEnded) else None
+                            answered = event.run_id if isinstance(event, TurnEnded) else None
                     self._cancel_begun(turn, until)
-                    if until is not None and answered == until.id:
+                    if until is not None and answered == until.run_id:
                         return
                     if turn.stale:
                         await turn.refresh()
@@ -94,13 +100,28 @@ class Agent:
         `otid` is an idempotency key: the same one again runs nothing twice and yields the same end.
         """
         item = await self.accept([text], otid=otid)
+        async with aclosing(self._until_end(item)) as events:
+            async for event in events:
+                yield event
+
+    async def approve(
+        self, decisions: Mapping[str, Decision], *, run_id: str | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Save decisions (`decide`), then go on with the turn; the last event is its `TurnEnded`."""
+        item = await self.decide(decisions, run_id=run_id)
+        async with aclosing(self._until_end(item)) as events:
+            async for event in events:
+                yield event
+
+    async def _until_end(self, item: InboxItem) -> AsyncGenerator[Event, None]:
+        """Run what is due up to the end of an input's turn, or to where it stops for approval."""
         ended = False
         async with aclosing(self.run(until=item)) as events:
             async for event in events:
-                ended = isinstance(event, TurnEnded) and event.inbox_id == item.id
+                ended = isinstance(event, TurnEnded) and event.run_id == item.run_id
                 yield event
         if not ended and (result := await self.result(item)) is not None:
-            yield TurnEnded(result, item.id, run_id=result.run_id)  # run by another process, or long ago
+            yield TurnEnded(result, item.id or None, run_id=result.run_id)  # run by another process, or long ago
 
     async def ask(self, text: str, *, otid: str | None = None) -> TurnResult:
         """Send `text` and wait for the end of its turn."""
@@ -118,6 +139,9 @@ class Agent:
         otid: str | None = None,
         repeated: bool = False,
         most_waiting: tuple[int, int] | None = None,
+        refuses: bool = True,
+        max_steps: int | None = None,
+        background: bool = False,
     ) -> InboxItem:
         """Save input: one item is one turn to come, and its run waits with it. It is on disk when this returns.
 
@@ -125,7 +149,10 @@ class Agent:
         Where a sender has none but says that the request is `repeated`, it joins the same input of the last minutes.
         Text that is empty is a `UsageError`, as is a model too small for the agent; an `otid` that came with
         other text before is a `Conflict`. `most_waiting` (of this agent, of all) bounds what may wait: `Overloaded`.
-        A turn that failed at the provider is taken up again when its `otid` comes again.
+        A turn that failed at the provider is taken up again when its `otid` comes again. A user's text refuses the
+        calls that wait for approval; where it is not to (`refuses`), it is a `PendingApproval` while some do.
+        `max_steps` limits this turn, as far as the agent's own limits allow it more; `background` says that nobody
+        waits for it.
         """
         given = [Input(i) if isinstance(i, str) else i for i in inputs]
         if not any(i.text.strip() for i in given):
@@ -145,12 +172,14 @@ class Agent:
             )
             for i, text in texts
         ]  # fmt: skip
-        new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}")
+        new = InboxItem(0, self.id, now, otid, digest, f"run-{uuid.uuid4()}", max_steps, background)
 
         def work(tx: Any) -> tuple[InboxItem, bool]:
             joined = tx.accepted_since(self.id, digest, now - _REPEATED) if repeated and otid is None else None
             item: InboxItem = joined or tx.accept(new, messages)[0]
             require_agent(tx, self.id)  # which another process may have been deleting
+            if not refuses and tx.awaits_approval(self.id):
+                _refuse_pending(tx.run(item.run_id), item.run_id == new.run_id)
             if item.run_id == new.run_id:
                 _refuse_excess(tx, self.id, most_waiting)  # the new one is counted, and undone where it is too much
                 return item, False
@@ -165,14 +194,19 @@ class Agent:
         turn.stale = turn.stale or again
         return item
 
+    async def decide(self, decisions: Mapping[str, Decision], *, run_id: str | None = None) -> InboxItem:
+        """Save what was decided of calls (by id) that wait for approval; on disk when this returns, done by `run`.
+
+        An approved call runs as any other, a refused one gets an error as its result, and the turn goes on; where
+        others still wait it stops at the next of them. `Conflict` for a call that does not wait (any more), or not
+        in the run `run_id`: then nothing is saved. Returns what stands for the turn, as `accept` does.
+        """
+        now = self.parts.clock.now()
+        return await self.parts.store.write(lambda tx: decide(tx, self.id, decisions, now, run_id))
+
     async def result(self, item: InboxItem) -> TurnResult | None:
-        """How the turn of an accepted input ended; None while it has not. `NotFound` once the agent is deleted."""
-
-        def work(tx: Any) -> TurnResult | None:
-            agent, run = require_agent(tx, self.id), tx.run(item.run_id)
-            return None if run.status in OPEN else turn_result(tx, agent.name, run)
-
-        return await self.parts.store.read(work)
+        """How the turn of an accepted input ended, or why it waits for approval: `input_result`."""
+        return await self.parts.store.read(lambda tx: input_result(tx, item))
 
     async def give_up(self, error: str) -> AsyncGenerator[Event, None]:
         """End the unfinished turn as failed; its input can be sent again by its `otid`."""
@@ -182,21 +216,29 @@ class Agent:
                 async for event in end(turn, End("llm_error", error)):
                     yield replace(event, run_id=event.run_id or turn.run.id)
 
-    def cancel(self) -> None:
+    def cancel(self, run_id: str | None = None) -> bool:
         """Stop what runs at its next saved point: a turn, one that waits to begin, or the notes of a page-out.
 
-        Nothing happens when nothing runs.
+        Nothing happens when nothing runs. With `run_id` only that unfinished run is stopped; whether it is: not where
+        another process holds the agent.
         """
         if not self._running:
-            return
+            return False
+        run = self._turn.state.run if self._holds and self._turn is not None else None
+        if run_id is not None and (run is None or run.id != run_id):
+            self._unwanted.add(run_id)
+            return self._holds
         self._cancel_next = self._turn is None or self._turn.state.run is None
         if self._turn is not None:
             self._turn.cancel()
+        return True
 
     def _cancel_begun(self, turn: Turn, until: InboxItem | None) -> None:
         """Stop a turn, of `until` where it is given, for which `cancel` came too early; those behind it go on."""
         run = turn.state.run
-        if self._cancel_next and run is not None and (until is None or until.id == run.inbox_id):
+        if run is not None and run.id in self._unwanted:
+            turn.cancel()
+        if self._cancel_next and run is not None and (until is None or until.run_id == run.id):
             self._cancel_next = False
             turn.cancel()
 
@@ -218,12 +260,17 @@ class Agent:
         self._running += 1
         try:
             async with self._lock(self.id) as lease:
-                yield lease
+                self._holds = True
+                try:
+                    yield lease
+                finally:
+                    self._holds = False
         finally:
             self._running -= 1
             if not self._running:
                 self._trace.end()
                 self._cancel_next = False
+                self._unwanted.clear()
                 if self._turn is not None:
                     self._turn.cancelled = False
 
@@ -249,7 +296,7 @@ class Agent:
                 tx.update_agent(self.id, **values, snapshot=None, anchor_seq=0, anchor_tokens=0)
 
             if turn.state.run is not None:
-                raise UsageError("a turn is running; wait for its end or cancel it before /new")
+                raise UsageError("a turn is running or waits for approval; see to its end or cancel it before /new")
             await turn.commit(work)
             await turn.reload()
 
@@ -292,7 +339,13 @@ class Agent:
 
 
 def _fixed(record: AgentRecord) -> tuple[object, ...]:
-    return record.model, record.tools, record.system, record.window_tokens
+    return record.model, record.tools, record.system, record.window_tokens, record.approvals
+
+
+def _refuse_pending(run: RunRecord, fresh: bool) -> None:
+    """`PendingApproval` for input that is new or would be taken up again; what was accepted before is answered."""
+    if fresh or run.stop_reason == "llm_error":
+        raise PendingApproval("calls of this agent wait for approval; decide on them, or cancel their run")
 
 
 def _refuse_excess(tx: Any, agent_id: str, most: tuple[int, int] | None) -> None:

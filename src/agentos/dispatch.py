@@ -4,19 +4,21 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Protocol
 
-from agentos.actions.saved import turn_result
+from agentos.actions.end import end_left
+from agentos.actions.saved import input_result, turn_result
 from agentos.errors import AgentBusy, AgentOSError, ConfigError, NotFound, Stopping, StoreError, UsageError
 from agentos.events import Event, TurnEnded, TurnResult
 from agentos.feeds import Feed, Feeds
 from agentos.messages import Input
 from agentos.runtime import Runtime
 from agentos.schedules import next_time
-from agentos.state import InboxItem
+from agentos.state import Decision, InboxItem
 
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
@@ -25,6 +27,8 @@ _ELSEWHERE_SECONDS = 0.25
 _TOLD_SECONDS = 2.0
 """The same where that process tells what happens: a notice may be lost."""
 _SAME_SWEEP_SECONDS = 3
+_UNFIRED_SECONDS = 60.0
+"""How long a schedule that could not fire is left alone."""
 _FAULTS = 3
 """Failures in a row, of ours and not of the model or the disk, after which a turn is given up."""
 
@@ -113,6 +117,8 @@ class Dispatcher:
         self._faults: dict[str, int] = {}
         self._resting: dict[str, float] = {}
         """Agents that are left alone until this time (monotonic), for a failure."""
+        self._unfired: dict[str, tuple[float, str]] = {}
+        """Schedules that could not fire: (left alone until this time (monotonic), why)."""
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -147,15 +153,20 @@ class Dispatcher:
 
     # input
 
-    async def accept(
-        self, agent_id: str, inputs: Sequence[str | Input], *, otid: str | None = None, repeated: bool = False
-    ) -> InboxItem:
-        """Save input (`Agent.accept`) and see to its turn."""
+    async def accept(self, agent_id: str, inputs: Sequence[str | Input], **options: Any) -> InboxItem:
+        """Save input and see to its turn; `options` are those of `Agent.accept`."""
         agent = await self.runtime.agent_of(agent_id)
-        item = await agent.accept(inputs, otid=otid, repeated=repeated, most_waiting=self.most_waiting)
+        item = await agent.accept(inputs, most_waiting=self.most_waiting, **options)
         self.feeds.ended.pop(item.run_id, None)  # it may be taken up again
         _log.info("accepted", extra={"agent_id": agent_id, "run_id": item.run_id})
         await self._have_run(agent_id, item.run_id)
+        return item
+
+    async def decide(self, agent_id: str, decisions: Mapping[str, Decision], *, run_id: str | None = None) -> InboxItem:
+        """Take decisions in (`Agent.decide`) and see to it that the turn goes on."""
+        item = await (await self.runtime.agent_of(agent_id)).decide(decisions, run_id=run_id)
+        _log.info("decided", extra={"agent_id": agent_id, "run_id": item.run_id})
+        await self._have_run(agent_id, f"{item.run_id}-{uuid.uuid4()}")
         return item
 
     async def drain(self, agent_id: str) -> None:
@@ -188,32 +199,49 @@ class Dispatcher:
     async def cancel(self, agent_id: str, run_ids: Sequence[str] | None = None) -> dict[str, str]:
         """Stop runs of an agent, all that have not ended where none is named: run id -> `cancelled` or `failed`.
 
-        One that waits never begins; one that runs stops at its next saved point. `failed` are those that
-        had ended, are not this agent's, or run in another process.
+        One that waits never begins; one that runs stops at its next saved point; one that was begun and that nobody
+        runs now ends at once. `failed` are those that had ended, are not this agent's, or run in another process
+        that cannot be told.
         """
         now = self.runtime.clock.now()
 
-        def work(tx: Any) -> tuple[list[str], list[str]]:
-            tx.lock_agent(agent_id)  # a run that waits must not begin in this moment
+        def work(tx: Any) -> tuple[list[str], list[str], list[str]]:
+            if not tx.lock_agent(agent_id):  # a run that waits must not begin in this moment
+                raise NotFound(f"there is no agent {agent_id!r}")
             unfinished = tx.open_runs(agent_id)
             asked = [r.id for r in unfinished] if run_ids is None else list(run_ids)
             waiting = [r for r in unfinished if r.id in asked and r.status == "created"]
             for run in waiting:
                 tx.cancel_run(run, now)
-            return asked, [r.id for r in waiting]
+            return asked, [r.id for r in waiting], [r.id for r in unfinished if r.id in asked and r not in waiting]
 
-        asked, stopped = await self.runtime.store.write(work)
-        running = self.runtime.running(agent_id)
-        run = (await (running or await self.runtime.agent_of(agent_id)).state()).run
-        if run is not None and run.id in asked and (running is not None or self._relay is not None):
-            if running is not None:
-                running.cancel()
-            if self._relay is not None:
-                self._relay.tell(agent_id, None)
-            stopped.append(run.id)
+        asked, stopped, begun = await self.runtime.store.write(work)
+        stopped += [run_id for run_id in begun if await self._stop(agent_id, run_id)]
         for run_id in stopped:
             self.feeds.look_again(run_id)
         return {run_id: "cancelled" if run_id in stopped else "failed" for run_id in asked}
+
+    async def _stop(self, agent_id: str, run_id: str) -> bool:
+        """Have a run that has begun stop, here, nowhere, or in the process that has it; whether it will."""
+        running = self.runtime.running(agent_id)
+        if running is not None and running.cancel(run_id):
+            return True
+        now = self.runtime.clock.now()
+
+        def work(tx: Any) -> None:
+            tx.check_lease(agent_id, lease)
+            end_left(tx, agent_id, run_id, now)
+
+        try:
+            async with self.runtime.lock(agent_id, wait_seconds=0) as lease:
+                await self.runtime.store.write(work)
+        except AgentBusy:
+            if self._relay is not None:
+                self._relay.tell(agent_id, None)
+            return self._relay is not None
+        self._faults.pop(agent_id, None)  # what it rests from is over
+        self._resting.pop(agent_id, None)
+        return True
 
     # output
 
@@ -243,7 +271,7 @@ class Dispatcher:
         """How the input's turn ended, if it has."""
         if (result := self.feeds.ended.get(item.run_id)) is not None:
             return result
-        return await (await self.runtime.agent_of(item.agent_id)).result(item)
+        return await self.runtime.store.read(lambda tx: input_result(tx, item))
 
     async def _next(self, feed: Feed, saved: int, seconds: float) -> None:
         """Wait until more of the run is saved than when the feed's count was `saved`."""
@@ -366,11 +394,19 @@ class Dispatcher:
     async def sweep(self) -> None:
         """Fire schedules, then wake every agent that has something due and does not run."""
         store, now = self.runtime.store, self.runtime.clock.now()
-        for schedule in await store.read(lambda tx: tx.due_schedules(now)):
+        schedules = await store.read(lambda tx: tx.due_schedules(now))
+        self._unfired = {s.id: self._unfired[s.id] for s in schedules if s.id in self._unfired}
+        for schedule in schedules:
+            until, told = self._unfired.get(schedule.id, (0.0, ""))
+            if time.monotonic() < until:
+                continue
             try:
                 await self._fire(schedule, now)
             except AgentOSError as error:  # one that cannot fire keeps no other from it
-                _log.warning("schedule waits", extra={"agent_id": schedule.agent_id, "error": str(error)})
+                why = str(error)
+                self._unfired[schedule.id] = (time.monotonic() + _UNFIRED_SECONDS, why)
+                if why != told:
+                    _log.warning("schedule waits", extra={"agent_id": schedule.agent_id, "error": why})
         tired = time.monotonic()
         self._resting = {agent_id: until for agent_id, until in self._resting.items() if until > tired}
         due = set(await store.read(lambda tx: tx.agents_due(now)))
@@ -388,6 +424,8 @@ class Dispatcher:
     async def _fire(self, schedule: Any, now: Any) -> None:
         """Send a schedule's input once, however many of its times were missed, and not while the last still waits."""
         store, key = self.runtime.store, f"{schedule.id}@"
+        if await store.read(lambda tx: tx.awaits_approval(schedule.agent_id)):
+            return  # it fires once somebody has decided
         if not await store.read(lambda tx: tx.waits(schedule.agent_id, key)):
             agent = await self.runtime.agent_of(schedule.agent_id)
             try:

@@ -5,6 +5,7 @@
       UsageError           the caller can act: bad input (exit code 2)
         NotFound           what is named does not exist, or not for this caller
         Conflict           the input does not go with what is saved already
+          PendingApproval    calls wait for approval, and the caller's message is not to refuse them
         Overloaded         too much input waits; the same may be sent again later
       ConfigError          the caller can act: no such model, bad URL, damaged file (exit code 3)
       StoreError           the caller can act: full or read-only disk, locked or newer database (exit code 1)
@@ -41,6 +42,10 @@ class NotFound(UsageError):
 
 class Conflict(UsageError):
     """Input that does not go with what is saved: an idempotency key used again, a text that changed meanwhile."""
+
+
+class PendingApproval(Conflict):
+    """Calls wait for approval; nothing was saved, because the message would have refused them."""
 
 
 class Overloaded(UsageError):

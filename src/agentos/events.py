@@ -21,12 +21,15 @@ class TurnResult:
     """{"name", "arguments", "ok"} in order."""
     error: str | None = None
     """One sentence with the remedy, when the turn did not end by itself."""
+    approvals: list[dict[str, Any]] = field(default_factory=list)
+    """{"call_id", "name", "arguments"} of the calls that wait for approval; the turn goes on once they are decided."""
 
     def as_json(self) -> dict[str, Any]:
-        """The result as plain JSON values; `error` only where there is one."""
+        """The result as plain JSON values; `error` and `approvals` only where there are some."""
         values = asdict(self)
-        if self.error is None:
-            del values["error"]
+        for name in ("error", "approvals"):
+            if not values[name]:
+                del values[name]
         return values
 
 
@@ -144,7 +147,10 @@ class Retry(Event):
 
 @dataclass(frozen=True)
 class TurnEnded(Event):
-    """The last event of a run. `inbox_id` is the input it answered, None for a timer's turn."""
+    """The last event of a run, or of what it did until it stopped for approval.
+
+    `inbox_id` is the input it answered, None for a timer's turn.
+    """
 
     type: ClassVar[str] = "result"
     result: TurnResult

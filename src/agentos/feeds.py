@@ -23,9 +23,12 @@ class Feed:
         """Grows with everything of the run that is saved."""
         self.place = 0
         """Place in the queue of the message being written."""
+        self.attempts = 0
+        """Grows where the message being written begins anew: what was told of it does not hold."""
         self.result: TurnResult | None = None
         """Set when the run has ended."""
         self.followers = 0
+        self._writing = False
         self._said, self._thought = _Growing(), _Growing()
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -42,15 +45,17 @@ class Feed:
     def take(self, event: Event) -> None:
         """Note an event of the run and wake its followers."""
         if isinstance(event, TextDelta | ReasoningDelta):
-            if event.place != self.place:
-                self.broke_off()
-                self.place = event.place
-            part = self._said if isinstance(event, TextDelta) else self._thought
+            self._writing, part = True, self._part(event)
+            if event.place != self.place or (event.at == 0 and part.text):
+                self.attempts += event.place == self.place
+                self._forget()
+                self.place, part = event.place, self._part(event)
             if not part.add(event.text, event.at):  # its beginning was not heard here: it comes whole, once it is saved
-                self.broke_off()
+                self._forget()
         else:
             if isinstance(event, Retry):
                 self.broke_off()
+            self._writing = False
             self.saved += 1
             if isinstance(event, TurnEnded):
                 self.result = event.result
@@ -61,6 +66,13 @@ class Feed:
 
     def broke_off(self) -> None:
         """What was being written will be written anew."""
+        self.attempts += self._writing
+        self._forget()
+
+    def _part(self, event: TextDelta | ReasoningDelta) -> "_Growing":
+        return self._said if isinstance(event, TextDelta) else self._thought
+
+    def _forget(self) -> None:
         self.place, self._said, self._thought = 0, _Growing(), _Growing()
 
     async def changed(self, timeout_seconds: float) -> bool:
@@ -141,6 +153,8 @@ class Feeds:
         feed.take(event)
         if isinstance(event, TurnEnded):  # whoever follows has it; where the run is taken up again, another begins
             del self._feeds[event.run_id]
+            if event.result.stop_reason == "requires_approval":  # it may go on, and in another process
+                return feed
             self.ended[event.run_id] = event.result
             if len(self.ended) > _ENDED:
                 self.ended.popitem(last=False)

@@ -9,13 +9,16 @@ from math import isfinite
 from typing import Any, Literal
 
 Role = Literal["user", "assistant", "tool"]
-Origin = Literal["user", "agent", "tool", "runtime", "import"]
-"""Who a text comes from. Only origin `user` establishes facts about a user."""
+Origin = Literal["user", "agent", "tool", "runtime", "import", "client"]
+"""Who a text comes from: `client` is a program that uses the memory. Only `user` establishes facts about a user."""
 
 Kind = Literal["message", "alert", "timer", "fallback"]
 """`alert` and `timer` are the runtime's own notices; `fallback` is its plain sentence at a turn's end."""
 
 StopReason = Literal["end_turn", "max_steps", "budget", "loop", "cancelled", "llm_error", "requires_approval"]
+
+Approval = Literal["always", "ask", "never"]
+"""Whether a tool's calls run without asking, each once somebody approved it, or not at all."""
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Under which names servers send reasoning; it goes back under the name it came with."""
@@ -25,7 +28,9 @@ _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 # What only the runtime may say to a model: in a user's text, often pasted, it is shown in round brackets.
-_MARKERS = re.compile(r"\[(system notice|summary request|summary of earlier conversation)\]", re.IGNORECASE)
+_MARKERS = re.compile(
+    r"\[(system notice|summary request|summary of earlier conversation|client\b[^\]\n]*)\]", re.IGNORECASE
+)
 
 
 def clean_text(text: str) -> str:
@@ -86,6 +91,8 @@ class ToolCall:
     """Why the call cannot be run (cut off, not JSON, one too many); goes back to the model."""
     shown: str | None = None
     """JSON text that the context shows in place of arguments too long for it; None shows them."""
+    asks: bool = False
+    """Whether it runs only once somebody has approved it."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -170,6 +177,16 @@ class Message:
         return f"m{self.id}"
 
     @property
+    def opens_exchange(self) -> bool:
+        """Whether it is what somebody outside said, and not the agent, a tool or the runtime."""
+        return self.origin in ("user", "client")
+
+    @property
+    def mark(self) -> str:
+        """What the model is told before a text that is a program's and not the user's."""
+        return f"[client {self.name or 'unknown'}] " if self.origin == "client" else ""
+
+    @property
     def reasoning(self) -> str:
         """What the model thought before it spoke, where its provider tells."""
         fields = (self.provider or {}).get("fields", {})
@@ -199,7 +216,7 @@ class Message:
             )
         if self.role == "user":
             notice = "[system notice] " if self.kind in ("alert", "timer") else ""
-            text = text if notice else _MARKERS.sub(r"(\1)", text)
+            text = text if notice else self.mark + _MARKERS.sub(r"(\1)", text)
             return {"role": "user", "content": f"[{self.local_time:%Y-%m-%d %H:%M:%S %a}] {notice}{text}"}
         if self.role == "tool":
             return {"role": "tool", "tool_call_id": self.call_id, "content": text if text.strip() else "(empty)"}
@@ -262,7 +279,11 @@ class Passage:
     message_id: int | None = None
     call_id: str | None = None
     valid_to: datetime | None = None
-    """Set when a later passage superseded this one."""
+    """When it ceased to be valid: superseded, or else deleted."""
+    replaces: int | None = None
+    """The passage that it superseded: the first, where its text was to take the place of several."""
+    superseded_by: int | None = None
+    """The passage that took its place; None of a valid or deleted one."""
     embedding: bytes | None = field(default=None, repr=False)
     """float32, little endian, L2-normalised; None until the embedder has answered."""
     fingerprint: str | None = None
@@ -312,3 +333,5 @@ class Cause:
     run_id: str | None = None
     message_id: int | None = None
     call_id: str | None = None
+    client: str = ""
+    """The name of the program, where the actor is `client`."""

@@ -9,10 +9,13 @@ from typing import Literal
 
 from agentos.context import pager
 from agentos.messages import Block, Message, StopReason, ToolCall
-from agentos.state import AgentState, InboxItem, Timer
+from agentos.state import AgentState, InboxItem, RunRecord, Timer
 
 LOOP_AFTER = 3
 """The same call with the same result this many times running stops the turn."""
+
+
+SPOKEN_TO = "the user wrote something else instead"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,15 @@ class RunCall:
     """Run a pending tool call and save its result."""
 
     call: ToolCall
+    refusal: str | None = None
+    """Why it was not approved: then this is its result."""
+
+
+@dataclass(frozen=True)
+class AwaitApproval:
+    """Stop the turn until somebody has decided on these calls."""
+
+    calls: tuple[ToolCall, ...]
 
 
 @dataclass(frozen=True)
@@ -65,10 +77,10 @@ class End:
 
 @dataclass(frozen=True)
 class Idle:
-    """Nothing is due."""
+    """Nothing is due, or nothing until somebody decides."""
 
 
-Action = Begin | RunCall | Tell | PageOut | AskModel | End | Idle
+Action = Begin | RunCall | AwaitApproval | Tell | PageOut | AskModel | End | Idle
 
 
 @dataclass(frozen=True)
@@ -104,11 +116,23 @@ def next_action(state: AgentState, room: Room) -> Action:
         return End("cancelled")
     pending = state.pending_calls()
     if pending:
-        return RunCall(pending[0])
+        return _call(state, state.run, pending[0])
     step = _next_step(state)
     if step is None:
         return _relief(state, room) or End("end_turn")
     return _limit(state) or _news(state) or _pressure(state, room) or step
+
+
+def _call(state: AgentState, run: RunRecord, call: ToolCall) -> RunCall | AwaitApproval | End | Idle:
+    """What becomes of the first pending call: calls run in order, up to one that somebody has yet to approve."""
+    undecided = state.undecided_calls()
+    if call not in undecided:
+        return RunCall(call, run.refusal(call))
+    if not run.awaits_approval:
+        return AwaitApproval(tuple(undecided))
+    if state.spoken_to:
+        return End("requires_approval", f"{undecided[0].name} was not approved: {SPOKEN_TO}")
+    return Idle()
 
 
 def _next_step(state: AgentState) -> AskModel | None:
@@ -137,8 +161,10 @@ def _limit(state: AgentState) -> End | None:
     """The limit that stops the turn before another step, if one does."""
     run, limits = state.run, state.agent.limits
     assert run is not None
-    if limits.max_steps is not None and run.steps >= limits.max_steps:
-        return End("max_steps", f"the turn used its {limits.max_steps} steps; say “go on”, or raise --max-steps")
+    most_steps = min((n for n in (limits.max_steps, run.max_steps) if n is not None), default=None)
+    if most_steps is not None and run.steps >= most_steps:
+        name = "--max-steps" if most_steps == limits.max_steps else "max_steps"
+        return End("max_steps", f"the turn used its {most_steps} steps; say “go on”, or raise {name}")
     used = run.usage.prompt_tokens + run.usage.completion_tokens
     if limits.max_tokens is not None and used >= limits.max_tokens:
         return End("budget", f"the turn used {used} of {limits.max_tokens} tokens; raise AGENTOS_MAX_TURN_TOKENS")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentos.errors import ConfigError
 from agentos.messages import Block, clean_text
+from agentos.tools.servers import McpServer
 
 
 class PersonaBlock(BaseModel):
@@ -42,6 +43,8 @@ class Persona(BaseModel):
     model: str | None = None
     """None: the model of the settings."""
     max_steps: int | None = Field(default=None, ge=1)
+    mcp_servers: list[McpServer] = Field(default_factory=list)
+    """Whose tools a new agent gets; one started here runs in the persona's folder, or in `cwd` below it."""
     persona_limit: int = Field(default=4000, ge=1)
     """Characters of the persona block."""
     body: str = ""
@@ -90,6 +93,9 @@ def _parse(name: str, path: Path) -> Persona:
     values = _front_matter(path, front)
     try:
         persona = Persona.model_validate({**values, "name": name, "body": body.strip()})
+        persona.mcp_servers = [_placed(server, path.parent) for server in persona.mcp_servers]
+        if len(names := {server.name for server in persona.mcp_servers}) < len(persona.mcp_servers):
+            raise ConfigError(f"{path}: there are two MCP servers of one name, of {sorted(names)}; rename one")
         labels = [block.label for block in persona.core_memory()]
         if len(set(labels)) < len(labels):
             twice = next(label for label in labels if labels.count(label) > 1)
@@ -103,6 +109,12 @@ def _parse(name: str, path: Path) -> Persona:
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {place}: {first['msg']}") from None
     return persona
+
+
+def _placed(server: McpServer, folder: Path) -> McpServer:
+    if server.command is None:
+        return server
+    return server.model_copy(update={"cwd": str((folder / (server.cwd or ".")).absolute())})
 
 
 def _front_matter(path: Path, text: str) -> dict[str, Any]:

@@ -166,7 +166,11 @@ class Tx(Protocol):
         ...
 
     def add_passage(self, passage: Passage, cause: Cause) -> tuple[Passage, bool]:
-        """Insert, or unite tags with the first valid passage of equal text; (passage, whether it is new)."""
+        """Insert, or unite tags with the first valid passage of equal text; (passage, whether it is new).
+
+        What it `replaces` is superseded by it, or by the united one. `NotFound` where there is no such passage,
+        `Conflict` where that is valid no more.
+        """
         ...
 
     def add_timer(self, agent_id: str, due_at: datetime, note: str, cause: Cause) -> int:
@@ -214,6 +218,10 @@ class SearchQuery:
     start: datetime | None = None
     end: datetime | None = None
     """Both ends are included."""
+    as_of: datetime | None = None
+    """Passages that were valid at this time; None: that are valid now."""
+    include_superseded: bool = False
+    """Also passages that had been superseded by then."""
     limit: int = 10
     page: int = 0
     now: datetime | None = None
@@ -239,6 +247,9 @@ class Hit:
     seq: int | None = None
     """For a message: its place in the queue, to tell a page fault."""
     local_time: datetime | None = None
+    valid_to: datetime | None = None
+    superseded_by: str | None = None
+    """For a passage that is valid no more: since when, and which took its place."""
 
 
 class Store(Protocol):

@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, get_args
 
 from agentos.actions.turn import Parts, Turn, fit_window
 from agentos.agent import Agent
@@ -34,24 +32,28 @@ from agentos.errors import (
     UsageError,
 )
 from agentos.llm.detect import detect_model
+from agentos.locks import hold_file
+from agentos.mcp_client.servers import McpServers
 from agentos.memory.search import EXACT_BELOW, HybridSearch
 from agentos.memory.vectors import to_bytes
-from agentos.messages import Block, Cause, Message, Passage
+from agentos.messages import Approval, Block, Cause, Message, Passage
 from agentos.personas import Persona, load_persona, persona_folders
 from agentos.prompts import prompt
 from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
 from agentos.settings import Settings, load_settings, ollama_url
 from agentos.state import AgentRecord, AgentState, Limits, StoredTool
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
-from agentos.store.lease import hold_lease
+from agentos.store.holding import hold_lease
 from agentos.store.migrations import migrate
 from agentos.tools.described import DescribedTool, never_run
 from agentos.tools.memory import MEMORY_TOOLS
+from agentos.tools.servers import StoredServer
 from agentos.tools.tool import Tool
 from agentos.tools.toolset import Toolset
 
 _BUSY_WAIT_SECONDS = 30.0
 _AGENTS_IN_MEMORY = 1000
+_MODELS_IN_MEMORY = 100
 
 
 class SystemClock:
@@ -109,8 +111,10 @@ class Runtime:
         embedder: Embedder | None = None,
         index: RebuildableIndex | None = None,
         limits: Limits | None = None,
+        store: Database | None = None,
     ) -> None:
         self.settings = settings or load_settings()
+        self._given_store = store
         self.clock = clock or SystemClock()
         self.tools = Toolset([*MEMORY_TOOLS, *tools])
         self.embedder = embedder or make_embedder(self.settings.embedding)
@@ -122,7 +126,7 @@ class Runtime:
             self.settings.max_steps, self.settings.max_turn_tokens, self.settings.max_turn_cost_usd
         )
         self._llm = llm
-        self._llms: dict[str, LLM] = {}
+        self._llm_called = lru_cache(_MODELS_IN_MEMORY)(self._make_llm)  # a client may name ever new ones
         self._locks: dict[str, asyncio.Lock] = {}
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         """Names this process to others."""
@@ -139,27 +143,34 @@ class Runtime:
 
     def open(self) -> None:
         """Open the home, inside a running event loop; `StoreError` says why it cannot be."""
-        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
-        in_memory = url in IN_MEMORY
-        if not in_memory:
-            self._folder()
-        self.backup = None if in_memory else migrate(url)
-        self.store = Database(url)
-        if in_memory:  # its one connection is the database
-            with self.store.engine.connect() as connection:
-                migrate(url, connection)
+        self.backup: Path | None = None
+        self.store = self._given_store or self._database()
         source = SqlIndexSource(self.store)
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
         exact_below = max(EXACT_BELOW, self.settings.index_min_passages)  # below, there is nothing in the index
         self.search = HybridSearch(self.store, self.embedder, CheckedIndex(self.sync), exact_below)
+        self.mcp = McpServers(self.store, self.clock, self._measured_with)
+        """The MCP servers of its agents."""
         self._drain = BackgroundDrain(self.sync)
         self._drain.start()
+
+    def _database(self) -> Database:
+        url = self.settings.database_url or sqlite_url(self.home / "agentos.db")
+        if url not in IN_MEMORY:
+            self._folder()
+            self.backup = migrate(url)
+            return Database(url)
+        store = Database(url)
+        with store.engine.connect() as connection:  # its one connection is the database
+            migrate(url, connection)
+        return store
 
     async def close(self) -> None:
         """Let go of everything; unfinished turns go on at the next start.
 
         Where the embedder is remote, what was written here is embedded first, as far as five seconds reach.
         """
+        await self.mcp.close()
         await self._drain.stop()
         if self._agents and not self.embedder.in_process:
             await self._drain.embed_rest()
@@ -174,9 +185,7 @@ class Runtime:
             return self._llm
         if model is None:
             model, self.model_source = self._detected()
-        if model not in self._llms:
-            self._llms[model] = self._make_llm(model)
-        return self._llms[model]
+        return self._llm_called(model)
 
     async def known_windows(self, records: Iterable[AgentRecord]) -> list[int | None]:
         """The tokens of each agent's window, where they are known without loading its model's library."""
@@ -232,8 +241,9 @@ class Runtime:
             raise UsageError(
                 f"agent {name!r} exists with persona {record.persona!r}; choose another --agent for {persona!r}"
             )
-        names = record.tools or ()
-        agent = self.attach(record, model, await self.store.read(lambda tx: tx.tools_named(names)))
+        found = record
+        await self.mcp.ask_new(found.id)
+        agent = self.attach(found, model, await self.store.read(lambda tx: _extras(tx, found)))
         if model is not None and (misfit := (await agent.turn()).misfit()):
             raise UsageError(misfit)
         return agent
@@ -241,36 +251,46 @@ class Runtime:
     async def agent_of(self, agent_id: str) -> Agent:
         """The agent with this id, as its row says now; `NotFound` when there is none."""
 
-        def work(tx: Any) -> tuple[AgentRecord, list[StoredTool]]:
+        def work(tx: Any) -> tuple[AgentRecord, list[_Extra]]:
             record = tx.agent(agent_id)
             if record is None:
                 raise NotFound(f"there is no agent {agent_id!r}")
-            return record, tx.tools_named(record.tools or ())
+            return record, _extras(tx, record)
 
-        record, described = await self.store.read(work)
-        return self.attach(record, described=described)
+        record, extras = await self.store.read(work)
+        return self.attach(record, extras=extras)
 
-    def attach(self, record: AgentRecord, model: str | None = None, described: Sequence[StoredTool] = ()) -> Agent:
+    def attach(self, record: AgentRecord, model: str | None = None, extras: "Sequence[_Extra]" = ()) -> Agent:
         """The object for an agent's row; the same one each time, while model, tools and system text stay the same.
 
-        `described`: the tools of its that clients described.
+        `extras`: the tools of its that clients described, and its MCP servers.
         """
         llm = self.llm(model or record.model)
-        schemas = json.dumps([tool.json_schema for tool in described]) if described else ""
-        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, schemas)
+        said = [e.revision if isinstance(e, StoredServer) else (e.json_schema, e.approval) for e in extras]
+        approvals = tuple(record.approvals.items())
+        key = (record.id, llm.name, record.tools, record.system, record.window_tokens, json.dumps(said), approvals)
         if key not in self._agents:
             self._forget_idle()
-            self._agents[key] = Agent(record.id, self._parts(record, llm, described), self.lock, record)
+            self._agents[key] = Agent(record.id, self._parts(record, llm, extras), self.lock, record)
         self._agents.move_to_end(key)
         return self._agents[key]
 
-    def _parts(self, record: AgentRecord, llm: LLM, described: Sequence[StoredTool]) -> Parts:
+    def tools_of(self, tx: Any, record: AgentRecord) -> Toolset:
+        """All tools of an agent, also those of which no call is ever approved."""
+        return self._toolset(record, _extras(tx, record))
+
+    def _toolset(self, record: AgentRecord, extras: "Sequence[_Extra]") -> Toolset:
+        named = dict(self.tools.only(record.tools).tools)
+        for extra in extras:
+            for tool in self.mcp.tools(extra) if isinstance(extra, StoredServer) else [_tool(extra)]:
+                named.setdefault(tool.name, tool)  # no server takes the place of a tool of ours
+        return Toolset(named.values())
+
+    def _parts(self, record: AgentRecord, llm: LLM, extras: "Sequence[_Extra]") -> Parts:
         windows = [w for w in (self.settings.context_window, record.window_tokens) if w is not None]
-        tools = self.tools.only(record.tools)
-        if described:
-            tools = Toolset([*tools.tools.values(), *map(_tool, described)])
+        tools = self._toolset(record, extras)
         return Parts(
-            store=self.store, llm=llm, tools=tools,
+            store=self.store, llm=llm, tools=tools.usable(record.approvals),
             memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
             system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
@@ -321,8 +341,11 @@ class Runtime:
                 tx.add_block(block, Cause(record.id, "runtime" if blocks is None else "user"))
             for block_id in shared:
                 tx.attach_block(record.id, block_id)
+            for server in who.mcp_servers:
+                tx.save_mcp_server(StoredServer(record.id, server, record.created_at))
 
         await self.store.write(work)
+        await self.mcp.ask_new(record.id)
         return record
 
     async def update_agent(self, agent_id: str, *, blocks: Sequence[int] | None = None, **values: Any) -> AgentRecord:
@@ -337,7 +360,7 @@ class Runtime:
         if "name" in values:
             _refuse_odd(values["name"])
         changed = replace(record, **values)
-        fixed = ("model", "tools", "system", "window_tokens")
+        fixed = ("model", "tools", "system", "window_tokens", "approvals")
         if blocks is not None or any(getattr(changed, name) != getattr(record, name) for name in fixed):
             now = [b.id for b in await self.store.read(lambda tx: tx.blocks(agent_id))]
             changed = await self._measured(changed, (), now if blocks is None else blocks)
@@ -363,6 +386,27 @@ class Runtime:
         await self.store.write(work)
         return changed
 
+    async def set_approval(self, agent_id: str, tool: str, approval: Approval | None) -> AgentRecord:
+        """Whether this agent's calls of a tool run without asking; None: as the tool says. From its next turn on.
+
+        `NotFound` where there is no such agent or tool, `UsageError` for another word.
+        """
+        if approval not in (None, *get_args(Approval)):
+            raise UsageError(f"{approval!r} is no approval; use {', '.join(get_args(Approval))}")
+
+        def work(tx: Any) -> tuple[AgentRecord | None, bool]:
+            record = tx.agent(agent_id)
+            known = tool in self.tools.tools or bool(tx.tools_named([tool]))
+            return record, known or (record is not None and tool in self.tools_of(tx, record).tools)
+
+        record, known = await self.store.read(work)
+        if record is None or not known:
+            what = f"tool {tool!r}" if record else f"agent {agent_id!r}"
+            raise NotFound(f"there is no {what}")
+        chosen = {name: own for name, own in record.approvals.items() if name != tool}
+        chosen |= {} if approval is None else {tool: approval}
+        return await self.update_agent(agent_id, settings={**record.settings, "approvals": chosen})
+
     async def replace_tool(self, tool: StoredTool) -> None:
         """Save a tool that a client describes anew, unless an agent that has it would have no room for it."""
 
@@ -373,24 +417,42 @@ class Runtime:
             await self._measured(record, (), blocks, tool)
         await self.store.write(lambda tx: tx.update_tool(tool))
 
+    async def _measured_with(self, agent_id: str, servers: Sequence[StoredServer]) -> None:
+        """`UsageError` where an agent has no room for the tools of these MCP servers."""
+
+        def work(tx: Any) -> tuple[AgentRecord | None, list[int]]:
+            return tx.agent(agent_id), [b.id for b in tx.blocks(agent_id)]
+
+        record, blocks = await self.store.read(work)
+        if record is None:
+            raise NotFound(f"there is no agent {agent_id!r}")
+        await self._measured(record, (), blocks, servers=servers)
+
     async def _measured(
-        self, record: AgentRecord, blocks: Sequence[Block], shared: Sequence[int], tool: StoredTool | None = None
+        self,
+        record: AgentRecord,
+        blocks: Sequence[Block],
+        shared: Sequence[int],
+        tool: StoredTool | None = None,
+        servers: Sequence[StoredServer] | None = None,
     ) -> AgentRecord:
         """The row with the room its core memory has; `UsageError` where that would be too little for its blocks.
 
-        `tool` stands in for the one of its name.
+        `tool` stands in for the one of its name, `servers` for its MCP servers.
         """
         llm = await asyncio.to_thread(self.llm, record.model)
 
-        def work(tx: Any) -> tuple[list[StoredTool], list[Block]]:
+        def work(tx: Any) -> tuple[list[_Extra], list[Block]]:
             found = [tx.block(block_id) for block_id in shared]
             if None in found:
                 raise NotFound(f"there is no block {shared[found.index(None)]}")
-            return tx.tools_named(record.tools or ()), found
+            return _extras(tx, record), found
 
-        described, others = await self.store.read(work)
-        described = [tool if tool is not None and tool.name == d.name else d for d in described]
-        parts = self._parts(record, llm, described)
+        extras, others = await self.store.read(work)
+        extras = [tool if tool is not None and isinstance(e, StoredTool) and tool.name == e.name else e for e in extras]
+        if servers is not None:
+            extras = [*(e for e in extras if isinstance(e, StoredTool)), *servers]
+        parts = self._parts(record, llm, extras)
         believed = (await asyncio.to_thread(fit_window, parts, None)).tokens  # a model's window may take seconds
         learned = await self.store.read(lambda tx: tx.learned_window(llm.name, believed))
         turn = Turn(parts, AgentState(record, [*blocks, *others], [], [], []), learned)
@@ -442,39 +504,27 @@ class Runtime:
     # locks and files
 
     @asynccontextmanager
-    async def lock(self, agent_id: str) -> AsyncIterator[int | None]:
+    async def lock(self, agent_id: str, wait_seconds: float = _BUSY_WAIT_SECONDS) -> AsyncIterator[int | None]:
         """Hold the agent's turn, in this process and across processes; `AgentBusy` after half a minute.
 
-        Where machines share the database it is a lease, and its epoch is yielded for the commits to check.
+        Where machines share the database it is a lease, and its epoch is yielded for the commits to check. With no
+        time to wait (0) a turn of this process is not waited for either.
         """
-        async with self._locks.setdefault(agent_id, asyncio.Lock()):
+        lock = self._locks.setdefault(agent_id, asyncio.Lock())
+        if lock.locked() and not wait_seconds:
+            raise AgentBusy
+        async with lock:
             if self.store.in_memory:
                 yield None
             elif self.store.dialect.shared:
                 seconds = self.settings.lease_seconds
                 async with hold_lease(
-                    self.store, agent_id, self.owner, seconds=seconds, wait_seconds=_BUSY_WAIT_SECONDS
+                    self.store, agent_id, self.owner, seconds=seconds, wait_seconds=wait_seconds
                 ) as epoch:
                     yield epoch
             else:
-                async with self._file_lock(agent_id):
+                async with hold_file(self._locks_folder / f"{agent_id}.lock", wait_seconds):
                     yield None
-
-    @asynccontextmanager
-    async def _file_lock(self, agent_id: str) -> AsyncIterator[None]:
-        lock = FileLock(self._locks_folder / f"{agent_id}.lock")
-        for _ in range(int(_BUSY_WAIT_SECONDS / 0.05)):
-            try:
-                lock.acquire(timeout=0)
-                break
-            except Timeout:
-                await asyncio.sleep(0.05)
-        else:
-            raise AgentBusy
-        try:
-            yield
-        finally:
-            lock.release()
 
     @cached_property
     def _locks_folder(self) -> Path:
@@ -507,8 +557,18 @@ def _refuse_odd(name: str) -> None:
         )
 
 
+_Extra = StoredTool | StoredServer
+"""What gives an agent tools beside those that are built in."""
+
+
+def _extras(tx: Any, record: AgentRecord) -> list[_Extra]:
+    return [*tx.tools_named(record.tools or ()), *tx.mcp_servers(record.id)]
+
+
 def _tool(stored: StoredTool) -> Tool:
     """A tool that a client described: the model sees it, nobody runs it."""
     parameters = stored.json_schema.get("parameters", {})
     function = never_run(stored.name)
-    return DescribedTool(stored.name, stored.description, function, parameters=parameters, idempotent=True)
+    return DescribedTool(
+        stored.name, stored.description, function, parameters=parameters, idempotent=True, approval=stored.approval
+    )

@@ -4,6 +4,7 @@ Order: what the caller passes (flags), environment, `./agentos.toml`, the user's
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -30,6 +31,7 @@ TOKEN_FILE = "server.token"
 """In a home: the bearer token of its server."""
 _SHORTEST_SECRET = 8
 """What is shorter would be found in ordinary words."""
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Settings(BaseModel):
@@ -118,6 +120,25 @@ def secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> lis
     given += [settings.api_key or "", settings.token or "", urlsplit(settings.database_url or "").password or ""]
     found = {value for value in given if len(value) >= _SHORTEST_SECRET}
     return sorted(found, key=len, reverse=True)
+
+
+def filled_in(text: str, environ: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
+    """(`text` with each `${NAME}` as the environment has it, the values put in); `ConfigError` where it has none."""
+    environ = os.environ if environ is None else environ
+    values: list[str] = []
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in environ:
+            raise ConfigError(f"the environment variable {match[1]} is not set where agentos runs; set it there")
+        values.append(environ[match[1]])
+        return values[-1]
+
+    return _REFERENCE.sub(value, text), values
+
+
+def references_only(text: str) -> bool:
+    """Whether `text` holds nothing that could be a secret beside references like `${NAME}`."""
+    return _REFERENCE.sub("", text).strip() in ("", "Bearer", "Basic", "token")
 
 
 def home_token(home: Path) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from agentos.messages import Block, Input, Message, StopReason, SummaryEntry, ToolCall, Usage
+from agentos.messages import Approval, Block, Input, Message, StopReason, SummaryEntry, ToolCall, Usage
 
 RunStatus = Literal["created", "running", "completed", "failed", "cancelled"]
 """`created`: accepted, its turn waits for its place."""
@@ -54,7 +54,7 @@ class AgentRecord:
     """Names of the tools it may use; None: all of its toolset."""
     limits: Limits = field(default_factory=Limits)
     settings: dict[str, Any] = field(default_factory=dict)
-    """Model settings of its own: `context_window`, tokens."""
+    """Settings of its own: `context_window`, tokens; `approvals`, tool name -> `Approval`."""
     head_seq: int = 0
     """Messages up to this place were paged out of the queue."""
     last_seq: int = 0
@@ -86,6 +86,23 @@ class AgentRecord:
         tokens: int | None = self.settings.get("context_window")
         return tokens
 
+    @property
+    def approvals(self) -> dict[str, Approval]:
+        """For which tools it has an approval of its own, whatever theirs says."""
+        return dict(self.settings.get("approvals", {}))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What somebody said of a call that waited for approval."""
+
+    approve: bool
+    reason: str = ""
+    """Of a refusal: what the model is told."""
+    by: str = "user"
+    at: datetime | None = None
+    """Set when it is saved."""
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -106,6 +123,27 @@ class RunRecord:
     usage: Usage = field(default_factory=Usage)
     error: str | None = None
     ended_at: datetime | None = None
+    max_steps: int | None = None
+    """What its input asks for; the agent's own limit holds too."""
+    background: bool = False
+    """Whether its sender did not wait for it."""
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    """Call id -> what was decided of it."""
+
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether it stopped at calls that somebody has yet to approve, and goes on after that."""
+        return self.status == "running" and self.stop_reason == "requires_approval"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has ended, or does nothing more until somebody decides."""
+        return self.status not in OPEN or self.awaits_approval
+
+    def refusal(self, call: ToolCall) -> str | None:
+        """Why a call was not approved; None where it was, and where nobody was asked."""
+        decision = self.decisions.get(call.id)
+        return None if decision is None or decision.approve else decision.reason or "no reason was given"
 
 
 @dataclass(frozen=True)
@@ -143,6 +181,9 @@ class InboxItem:
     body_hash: str = ""
     run_id: str = ""
     """The run that answers it, made with it."""
+    max_steps: int | None = None
+    background: bool = False
+    """Both as in that run."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +228,7 @@ class StoredTool:
     tags: tuple[str, ...] = ()
     return_char_limit: int = 50_000
     meta: dict[str, Any] = field(default_factory=dict)
+    approval: Approval = "always"
 
 
 @dataclass
@@ -205,6 +247,8 @@ class AgentState:
     """The unfinished run, if any."""
     waiting: InboxItem | None = None
     """The oldest accepted input whose turn has not begun."""
+    spoken_to: bool = False
+    """Where the run awaits approval: whether a user's message waits, and not only what comes by the clock."""
     due: list[Timer] = field(default_factory=list)
     notices: list[Message] = field(default_factory=list)
     """Notices of the runtime that enter the queue at the next step."""
@@ -233,3 +277,8 @@ class AgentState:
             else:
                 break
         return []
+
+    def undecided_calls(self) -> list[ToolCall]:
+        """Those of them that somebody has yet to approve, in order."""
+        decided = self.run.decisions if self.run else {}
+        return [call for call in self.pending_calls() if call.asks and call.id not in decided]

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 from agentos import curate, values
@@ -14,6 +14,7 @@ from agentos.errors import AgentOSError, UsageError
 from agentos.events import Event
 from agentos.protocols import SearchQuery
 from agentos.runtime import Runtime
+from agentos.state import Decision
 
 Json = dict[str, Any]
 Scope = Literal["archival", "recall"]
@@ -42,6 +43,14 @@ class Talk(Protocol):
         """A turn: its events, and those of what was due before it; `TurnEnded` of this turn is the last."""
         ...
 
+    def approve(self, run_id: str, decisions: Mapping[str, Decision]) -> AsyncGenerator[Event, None]:
+        """Decide on calls that wait for approval, by id, and go on with their turn; its `TurnEnded` is the last."""
+        ...
+
+    async def approvals(self) -> list[Json]:
+        """`values.approvals_value`: the calls that wait for approval."""
+        ...
+
     async def news(self, *, unfinished: bool = False) -> AsyncGenerator[Event, None] | None:
         """The events of turns that nobody asked for here, such as a timer's; None when there are none.
 
@@ -58,7 +67,7 @@ class Talk(Protocol):
         ...
 
     async def status(self) -> Json:
-        """{"fill_percent" (None: unknown), "labels", "agents"}: for the status line and completion."""
+        """{"fill_percent" (None: unknown), "labels", "agents", "approvals"}: for the status line and completion."""
         ...
 
     async def last_used(self) -> str | None:
@@ -128,11 +137,21 @@ class HomeTalk:
         """Save and run."""
         return self.agent.send(text)
 
+    def approve(self, run_id: str, decisions: Mapping[str, Decision]) -> AsyncGenerator[Event, None]:
+        """Save and go on."""
+        return self.agent.approve(decisions, run_id=run_id)
+
+    async def approvals(self) -> list[Json]:
+        """What waits now."""
+        return await self.runtime.store.read(lambda tx: values.approvals_value(tx, self.agent.id))
+
     async def news(self, *, unfinished: bool = False) -> AsyncGenerator[Event, None] | None:
         """What is due by the clock or was left behind."""
         agent_id, now = self.agent.id, self.runtime.clock.now()
 
         def due(tx: Any) -> bool:
+            if tx.awaits_approval(agent_id):
+                return bool(tx.user_waits(agent_id))
             left = unfinished and tx.unfinished_run(agent_id) is not None
             return left or bool(tx.timers(agent_id, due_by=now)) or tx.waiting(agent_id) is not None
 
@@ -160,7 +179,8 @@ class HomeTalk:
 
         def work(tx: Any) -> Json:
             labels, names = [b.label for b in tx.blocks(agent_id)], [a.name for a in tx.agents()]
-            return {"fill_percent": fill_percent, "labels": labels, "agents": names}
+            waiting = values.approvals_value(tx, agent_id)
+            return {"fill_percent": fill_percent, "labels": labels, "agents": names, "approvals": waiting}
 
         return await self.runtime.store.read(work)
 

@@ -157,7 +157,7 @@ def _fitted(turn: Turn, reply: Reply) -> Message:
             view = json.dumps({"clipped": f"{len(call.arguments)} characters that were passed on in full"})
             call = replace(call, shown=view)
         room -= turn.counter.count(call.in_context)
-        calls.append(replace(call, id=ident))
+        calls.append(replace(call, id=ident, asks=turn.parts.tools.asks(call)))
     return turn.message("assistant", text, origin="agent", calls=tuple(calls), provider=reply.provider, shown=shown)
 
 

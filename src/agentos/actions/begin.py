@@ -17,7 +17,10 @@ async def begin(turn: Turn, action: Begin) -> AsyncGenerator[Event, None]:
     """Take the waiting input, or the timers that are due, into the queue of a new run."""
     state, item, now = turn.state, action.item, turn.parts.clock.now()
     if item:
-        run = RunRecord(item.run_id, state.agent.id, item.created_at, "user", item.id)
+        run = RunRecord(
+            item.run_id, state.agent.id, item.created_at, "user", item.id, max_steps=item.max_steps,
+            background=item.background,
+        )  # fmt: skip
     else:
         run = RunRecord(f"run-{uuid.uuid4()}", state.agent.id, now, "timer")
     notes = "\n".join(f"Timer: {timer.note}" for timer in action.timers)
@@ -80,4 +83,4 @@ async def _input_of(turn: Turn) -> str:
     """What began the run, as its saved rows say."""
     run_id = turn.run.id
     messages = await turn.parts.store.read(lambda tx: tx.run_messages(run_id))
-    return "\n".join(f"{m.ref}: {m.content}" for m in messages if m.inbox_id is not None)
+    return "\n".join(f"{m.ref}: {m.mark}{m.content}" for m in messages if m.inbox_id is not None)

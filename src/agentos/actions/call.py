@@ -40,7 +40,8 @@ async def run_call(turn: Turn, action: RunCall) -> AsyncGenerator[Event, None]:
 
     name = call.name if call.name in turn.parts.tools.tools else "unknown"  # a made-up one may say anything
     with execute_tool(turn.span(), name, call.id) as span:
-        effect = await _effect(turn, call, cause)
+        refused = action.refusal and f"the user did not approve this call: {action.refusal}"
+        effect = _refusal(refused) if refused else await _effect(turn, call, cause)
         try:
             saved, state.blocks = await turn.commit(partial(work, effect=effect))
         except StoreError:  # nothing can be saved at all

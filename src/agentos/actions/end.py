@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from agentos.actions.saved import turn_result
-from agentos.actions.turn import Turn
+from agentos.actions.saved import load_state, turn_result
+from agentos.actions.turn import Turn, utc_offset
 from agentos.events import Event, TextDelta, TurnEnded, TurnResult
-from agentos.messages import Message
-from agentos.next_action import End
-from agentos.state import InboxItem, RunRecord, RunStatus, Timer
+from agentos.messages import Message, StopReason, ToolCall
+from agentos.next_action import SPOKEN_TO, End
+from agentos.state import AgentState, InboxItem, RunRecord, RunStatus, Timer
 
 _STATUS: dict[str, RunStatus] = {"llm_error": "failed", "cancelled": "cancelled"}
 
@@ -17,11 +18,7 @@ _STATUS: dict[str, RunStatus] = {"llm_error": "failed", "cancelled": "cancelled"
 async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
     """Close the run in one commit."""
     agent = turn.state.agent
-    unrun = f"error: not run, the turn stopped: {action.reason}"
-    closing = [
-        turn.message("tool", unrun, place=place, origin="runtime", call_id=call.id, name=call.name, ok=False)
-        for place, call in enumerate(turn.state.pending_calls(), 1)
-    ]
+    closing = _unrun(turn.state, action.reason, turn.parts.clock.now())
     sentence = _fallback(turn, action)
     if sentence:
         place = len(closing) + 1
@@ -31,7 +28,9 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
         ended_at=turn.parts.clock.now(),
     )  # fmt: skip
 
-    def work(tx: Any) -> tuple[list[Message], TurnResult, RunRecord | None, InboxItem | None, list[Timer]]:
+    def work(tx: Any) -> tuple[list[Message], TurnResult, RunRecord | None, InboxItem | None, list[Timer]] | None:
+        if action.reason == "requires_approval" and not tx.run(ended.id).awaits_approval:
+            return None
         saved = [tx.add_message(message) for message in closing]
         tx.save_run(ended)
         tx.update_agent(agent.id, last_seq=agent.last_seq + len(closing))
@@ -43,7 +42,11 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
             tx.timers(agent.id, due_by=ended.ended_at),
         )
 
-    saved, result, turn.state.run, turn.state.waiting, turn.state.due = await turn.commit(work)
+    committed = await turn.commit(work)
+    if committed is None:  # somebody decided in this moment
+        turn.stale = True
+        return
+    saved, result, turn.state.run, turn.state.waiting, turn.state.due = committed
     turn.queued(saved)
     turn.cancelled = False
     turn.trace.end(action.reason, ended.usage)
@@ -52,10 +55,42 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
     yield TurnEnded(result, ended.inbox_id, run_id=ended.id)
 
 
+def end_left(tx: Any, agent_id: str, run_id: str, now: datetime) -> None:
+    """Cancel a run that was begun and that nobody runs; nothing happens where it has ended."""
+    state, run = load_state(tx, agent_id, now), tx.run(run_id)
+    if run is None or run.status != "running":
+        return
+    # where a failed run was taken up again beside it, the calls are the newer one's
+    closing = _unrun(state, "cancelled", now) if state.run is not None and state.run.id == run_id else []
+    for message in closing:
+        tx.add_message(message)
+    tx.cancel_run(run, now)
+    tx.update_agent(agent_id, last_seq=state.agent.last_seq + len(closing))
+
+
+def _unrun(state: AgentState, reason: StopReason, now: datetime) -> list[Message]:
+    """A result for each pending call of the unfinished run: it will not be run."""
+    return [
+        Message(
+            id=0, agent_id=state.agent.id, role="tool", content=f"error: {_why(call, reason)}",
+            origin="runtime", created_at=now, utc_offset=utc_offset(now), seq=state.agent.last_seq + place,
+            run_id=state.run.id if state.run else None, call_id=call.id, name=call.name, ok=False,
+        )
+        for place, call in enumerate(state.pending_calls(), 1)
+    ]  # fmt: skip
+
+
+def _why(call: ToolCall, reason: StopReason) -> str:
+    """Why a call that is still pending never ran."""
+    if reason == "requires_approval" and call.asks:
+        return f"the user did not approve this call: {SPOKEN_TO}"
+    return f"not run, the turn stopped: {reason}"
+
+
 def _fallback(turn: Turn, action: End) -> str | None:
     """The plain sentence for a turn of the user's that showed no word; None where the error itself is shown."""
     run = turn.run
-    if run.trigger != "user" or run.spoke or action.reason in ("llm_error", "cancelled"):
+    if run.trigger != "user" or run.spoke or action.reason in ("llm_error", "cancelled", "requires_approval"):
         return None
     results = [m for m in turn.state.turn_messages() if m.role == "tool"]
     done = ", ".join(f"{m.name} ({'done' if m.ok else 'failed'})" for m in results[-8:])

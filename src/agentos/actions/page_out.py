@@ -95,7 +95,7 @@ async def _completed(turn: Turn) -> list[SummaryEntry]:
         return entries
     agent_id = turn.state.agent.id
     messages = await turn.parts.store.read(lambda tx: tx.messages(agent_id, entry.message_ids))
-    spoken = "\n".join(f"{m.role}: {m.content}" for m in messages if m.role != "tool" and m.origin != "runtime")
+    spoken = "\n".join(f"{m.role}: {m.mark}{m.content}" for m in messages if m.role != "tool" and m.origin != "runtime")
     head = prompt("summary_request", first=f"m{entry.message_ids[0]}", last=f"m{entry.message_ids[-1]}", words=60)
     body = f"{head}\n\n{spoken[: clip(spoken, turn.window.prompt // 2, turn.counter.count)]}"
     request = LLMRequest([{"role": "user", "content": body}], max_tokens=240)

@@ -8,8 +8,8 @@ from typing import Any
 from agentos.context.compiler import take_snapshot
 from agentos.errors import NotFound
 from agentos.events import TurnResult
-from agentos.messages import Block, Cause, Message
-from agentos.state import AgentRecord, AgentState, RunRecord
+from agentos.messages import Block, Cause, Message, ToolCall
+from agentos.state import AgentRecord, AgentState, InboxItem, RunRecord
 
 
 def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
@@ -29,6 +29,8 @@ def load_state(tx: Any, agent_id: str, now: datetime) -> AgentState:
         previous_prompt_tokens=tx.last_prompt_tokens(agent_id),
     )
     pending = {call.id for call in state.pending_calls()}
+    if run and run.awaits_approval:
+        state.spoken_to = tx.user_waits(agent_id)
     state.started = tx.started_calls(run.id) & pending if run and pending else set()
     return state
 
@@ -49,11 +51,20 @@ def rebase(tx: Any, agent_id: str, blocks: Sequence[Block], parts: dict[str, str
     tx.journal(Cause(agent_id, "runtime"), "rebase", agent_id, reason)
 
 
+def input_result(tx: Any, item: InboxItem) -> TurnResult | None:
+    """How the turn of an accepted input ended, or why it waits for approval; None while it does neither.
+
+    `NotFound` once the agent is deleted.
+    """
+    agent, run = require_agent(tx, item.agent_id), tx.run(item.run_id)
+    return turn_result(tx, agent.name, run) if run.stopped else None
+
+
 def turn_result(tx: Any, agent: str, run: RunRecord) -> TurnResult:
     """How a run ended, from its rows."""
     messages: list[Message] = tx.run_messages(run.id)
     outcome = {m.call_id: bool(m.ok) for m in messages if m.role == "tool"}
-    calls = [call for m in messages for call in m.calls]
+    calls = [call for m in messages for call in m.calls if call.id in outcome]
     return TurnResult(
         agent=agent,
         reply="\n\n".join(m.content for m in messages if m.role == "assistant" and m.content.strip()),
@@ -62,8 +73,20 @@ def turn_result(tx: Any, agent: str, run: RunRecord) -> TurnResult:
         steps=run.steps,
         llm_calls=run.llm_calls,
         usage=run.usage,
-        tool_calls=[
-            {"name": c.name, "arguments": json.loads(c.arguments), "ok": outcome.get(c.id, False)} for c in calls
-        ],
+        tool_calls=[{"name": c.name, "arguments": json.loads(c.arguments), "ok": outcome[c.id]} for c in calls],
         error=run.error,
+        approvals=[approval_value(call) for _, call in undecided_calls(tx, run)],
     )
+
+
+def undecided_calls(tx: Any, run: RunRecord) -> list[tuple[Message, ToolCall]]:
+    """The calls of a run that awaits approval on which nobody has decided, each with the message that made it."""
+    if not run.awaits_approval:
+        return []
+    caller = next(m for m in reversed(tx.run_messages(run.id)) if m.role == "assistant")
+    return [(caller, call) for call in caller.calls if call.asks and call.id not in run.decisions]
+
+
+def approval_value(call: ToolCall) -> dict[str, Any]:
+    """A call that waits for approval, as plain JSON values."""
+    return {"call_id": call.id, "name": call.name, "arguments": call.values}

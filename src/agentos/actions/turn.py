@@ -267,8 +267,11 @@ class Turn:
             return tx.agent_version(agent_id), tx.waiting(agent_id), tx.timers(agent_id, due_by=now)
 
         version, self.state.waiting, self.state.due = await self.parts.store.read(work)
+        run = self.state.run
         if self.stale or version != self.state.agent.version:
             await self.reload()
+        elif run and run.awaits_approval and self.state.waiting:
+            self.state.spoken_to = await self.parts.store.read(lambda tx: tx.user_waits(agent_id))
 
     def queued(self, messages: list[Message]) -> None:
         """Mirror messages that were saved into the queue."""

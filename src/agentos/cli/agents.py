@@ -7,6 +7,7 @@ from agentos.cli import views
 from agentos.cli.opening import blocking, existing, open_runtime
 from agentos.cli.output import line, show, show_json
 from agentos.errors import UsageError
+from agentos.messages import Approval
 
 
 @blocking
@@ -33,6 +34,17 @@ async def create_agent(name: str, persona: str, model: str | None, as_json: bool
         record = await runtime.create_agent(name, persona=persona, model=model)
         value = await values.agent_details(runtime, record)
     show_json(value) if as_json else show(f"created {line(name)}; `agentos chat --agent {line(name)}` talks with it")
+
+
+@blocking
+async def approval(name: str, tool: str | None, when: Approval | None, as_json: bool) -> None:
+    """Whether an agent's tools run without asking, after `tool` was set to run `when`."""
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        if tool is not None:
+            record = await runtime.set_approval(record.id, tool, when)
+        found = await runtime.store.read(lambda tx: values.tools_value(tx, runtime, record))
+    show_json(found) if as_json else show(views.tools(found))
 
 
 @blocking

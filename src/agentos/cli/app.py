@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import agentos
+from agentos.cli.mcp_servers import app as mcp_app
 
 app = typer.Typer(
     name="agentos", help="Agents that remember: they edit their own bounded memory and never lose a turn.",
@@ -19,7 +20,12 @@ app.add_typer(agents_app, name="agents")
 schedule_app = typer.Typer(
     help="Messages that `agentos serve` sends to agents by the clock.", no_args_is_help=True, rich_markup_mode=None
 )
+token_app = typer.Typer(
+    help="Tokens for programs that use the memory of some agents (/mcp).", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(memory_app, name="memory")
+app.add_typer(mcp_app, name="mcp")
+app.add_typer(token_app, name="token")
 app.add_typer(schedule_app, name="schedule")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -59,6 +65,14 @@ class OutputFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     STREAM_JSON = "stream-json"
+
+
+class Approval(StrEnum):
+    """When a tool's calls run."""
+
+    ALWAYS = "always"
+    ASK = "ask"
+    NEVER = "never"
 
 
 class Place(StrEnum):
@@ -105,7 +119,7 @@ def chat(
     ] = None,
 ) -> None:
     """Chat with an agent; piped input without -p is one turn a line, until its end or Ctrl-C."""
-    from agentos.cli.opening import Chosen
+    from agentos.cli.chosen import Chosen
 
     chosen = Chosen(agent, persona, model, resume, max_steps, server)
     talking = prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
@@ -119,6 +133,28 @@ def chat(
         from agentos.cli.oneshot import answer
 
         raise typer.Exit(answer(chosen, prompt, output_format.value))
+
+
+@app.command()
+def approve(
+    agent: AgentName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run what waits.")] = False,
+    deny: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Refuse what waits; the agent is told why.", show_default=False)
+    ] = None,
+    call: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this call, as --json shows it.", show_default=False)
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="The agent is one of this server's.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the calls that wait for approval, decide on them, and go on with the turn."""
+    from agentos.cli import approvals
+    from agentos.cli.chosen import Chosen
+
+    raise typer.Exit(approvals.approve(Chosen(agent, server=server, known=True), yes, deny, call or [], json))
 
 
 @app.command()
@@ -285,6 +321,23 @@ def agents_delete(
     agents.delete_agent(agent, yes)
 
 
+@agents_app.command("approval")
+def agents_approval(
+    agent: AgentName,
+    tool: Annotated[str | None, typer.Argument(metavar="TOOL", help="A tool's name.", show_default=False)] = None,
+    when: Annotated[
+        Approval | None, typer.Argument(metavar="WHEN", help="always, ask or never.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Whether the agent's tools run without asking; with TOOL and WHEN, change it."""
+    from agentos.cli import agents
+
+    if (tool is None) != (when is None):
+        raise typer.BadParameter("name a tool and when it runs: always, ask or never", param_hint="TOOL WHEN")
+    agents.approval(agent, tool, None if when is None else when.value, json)
+
+
 @memory_app.command("show")
 def memory_show(
     agent: AgentName,
@@ -303,12 +356,46 @@ def memory_search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.", show_default=False)],
     place: Annotated[Place, typer.Option("--in", help="Where to look.")] = Place.ALL,
     limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Hits of each place.")] = 10,
+    as_of: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Passages that were valid then, ISO 8601.", show_default=False)
+    ] = None,
+    include_superseded: Annotated[
+        bool, typer.Option("--include-superseded", help="Also passages that others took the place of.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Search archival memory and past messages."""
     from agentos.cli import memory
 
-    memory.search(agent, query, place.value, limit, json)
+    memory.search(agent, query, place.value, limit, as_of, include_superseded, json)
+
+
+@memory_app.command("add")
+def memory_add(
+    agent: AgentName,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to store.", show_default=False)],
+    tag: Annotated[list[str] | None, typer.Option(metavar="WORD", help="A tag.", show_default=False)] = None,
+    replaces: Annotated[
+        str | None, typer.Option(metavar="ID", help="The passage whose place it takes, pN.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Store a text in archival memory; with --replaces in place of one that no longer holds."""
+    from agentos.cli import memory
+
+    memory.add(agent, text, tag or [], replaces, json)
+
+
+@memory_app.command("delete")
+def memory_delete(
+    agent: AgentName,
+    passage: Annotated[str, typer.Argument(metavar="ID", help="The passage, pN.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Take a passage out of archival memory; `undo` brings it back."""
+    from agentos.cli import memory
+
+    memory.delete(agent, passage, json)
 
 
 @memory_app.command("edit")
@@ -450,3 +537,56 @@ def schedule_remove(
     from agentos.cli import schedule
 
     schedule.remove(schedule_id)
+
+
+@mcp_app.callback(invoke_without_command=True)
+def mcp(
+    context: typer.Context,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Whose memory (`default`); again for several.", show_default=False),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="No tool may change anything.")] = False,
+) -> None:
+    """Give an MCP client (an editor, an assistant) the memory of an agent, over stdin and stdout."""
+    if context.invoked_subcommand is not None:
+        return
+    from agentos.cli import mcp_server
+
+    mcp_server.serve(agent or ["default"], read_only)
+
+
+@token_app.command("create")
+def token_create(
+    agent: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Whose memory; again for several.", show_default=False)
+    ],
+    name: Annotated[str, typer.Option(metavar="LABEL", help="What you call it.", show_default=False)] = "",
+    read_only: Annotated[bool, typer.Option("--read-only", help="It changes nothing.")] = False,
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="90d, 12h, or a date; without, never.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a token and show it, this once."""
+    from agentos.cli import tokens
+
+    tokens.create(agent, name, read_only, expires, json)
+
+
+@token_app.command("list")
+def token_list(json: Json = False) -> None:
+    """All tokens; the secrets are not kept."""
+    from agentos.cli import tokens
+
+    tokens.list_tokens(json)
+
+
+@token_app.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.", show_default=False)],
+) -> None:
+    """Make a token useless at once."""
+    from agentos.cli import tokens
+
+    tokens.revoke(token_id)

@@ -11,8 +11,10 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.text import Text
 
 from agentos.cli import slash, views
+from agentos.cli.approvals import asked
+from agentos.cli.chosen import Chosen
 from agentos.cli.keys import turn_keys
-from agentos.cli.opening import Chosen, blocking, open_talk
+from agentos.cli.opening import blocking, open_talk
 from agentos.cli.output import line, make_console, safe
 from agentos.cli.prompt import make_session
 from agentos.cli.turn_view import TurnView
@@ -71,6 +73,7 @@ class Chat:
         try:
             if (left := await self.talk.news(unfinished=True)) is not None:
                 await self._try_turn(left)
+            await self.decide()
             with suppress(slash.Leave):
                 await self._read_lines()
         finally:
@@ -98,6 +101,7 @@ class Chat:
             return
         tokens = self.used.prompt_tokens + self.used.completion_tokens
         parts = [self.talk.name, self.talk.model, f"context {status['fill_percent']} %"]
+        parts += ["waits for approval"] if status["approvals"] else []
         parts += [f"{views.number(tokens)} tokens"] + ([views.cost(self.used.cost_usd)] if self.used.cost_usd else [])
         self._status = " · ".join(parts)
         self._session.app.invalidate()
@@ -123,6 +127,7 @@ class Chat:
     async def _answer(self, text: str) -> None:
         if not _COMMAND.match(text):
             await self._try_turn(self.talk.send(text))
+            await self.decide()
             return
         try:
             await slash.dispatch(self, text.rstrip())
@@ -130,6 +135,26 @@ class Chat:
         except AgentOSError as error:
             self._complain(error)
         self.console.print()
+
+    async def decide(self) -> bool:
+        """Ask about the calls that wait for approval, and go on with their turn; whether there were some."""
+        waiting = any_waited = await self._waiting()
+        while waiting:
+            said = await asked(waiting)
+            if said is None:
+                self.console.print(Text("it waits; /approve asks again, another message refuses it", style="quiet"))
+                break
+            if not await self._try_turn(self.talk.approve(waiting[0]["run_id"], said)):
+                break
+            waiting = await self._waiting()
+        return bool(any_waited)
+
+    async def _waiting(self) -> list[dict[str, Any]]:
+        try:
+            return await self.talk.approvals()
+        except AgentOSError as error:
+            self._complain(error)
+            return []
 
     async def _try_turn(self, events: AsyncGenerator[Event, None], *, alone: bool = True) -> bool:
         """Show a turn, or the sentence that says why there is none; whether there was one."""

@@ -22,6 +22,7 @@ from agentos.runtime import Runtime
 from agentos.server.place import server_address
 from agentos.settings import Settings, load_settings
 from agentos.store.migrations import missing_tables
+from agentos.tools.servers import StoredServer
 
 _LITTLE_DISK = 1 << 30
 _NO_DISK = 100 << 20
@@ -73,6 +74,7 @@ async def _examine(settings: Settings) -> AsyncIterator[Finding]:
             yield await _embedder(runtime)
             yield await _index(runtime)
             yield _personas(runtime)
+            yield await _mcp(runtime)
     except StoreError as error:
         yield Finding("database", "fail", str(error), "see the sentence before; nothing else can be looked at")
 
@@ -205,6 +207,27 @@ def _personas(runtime: Runtime) -> Finding:
         except AgentOSError as error:
             return Finding("personas", "fail", str(error), "correct or remove that file")
     return Finding("personas", "ok", ", ".join(names) or "none")
+
+
+async def _mcp(runtime: Runtime) -> Finding:
+    """MCP servers: those elsewhere are asked, of those that a command starts only the command is looked for."""
+
+    def work(tx: Any) -> tuple[dict[str, str], list[StoredServer]]:
+        return {record.id: record.name for record in tx.agents()}, tx.mcp_servers()
+
+    names, servers = await runtime.store.read(work)
+    problems = [(s, p) for s in servers if (p := await runtime.mcp.check(s) or (s.problem if s.server.command else ""))]
+    if not servers:
+        return Finding("mcp", "ok", "no agent has an MCP server")
+    if not problems:
+        return Finding(
+            "mcp",
+            "ok",
+            f"{len(servers)} of {len(servers)} servers in order, as far as can be seen without starting any",
+        )
+    stored, problem = problems[0]
+    remedy = f"agentos mcp test {stored.name} --agent {names[stored.agent_id]} says more"
+    return Finding("mcp", "warn", f"{len(problems)} of {len(servers)} servers cannot be used: {problem}", remedy)
 
 
 @blocking

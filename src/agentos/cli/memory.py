@@ -14,7 +14,9 @@ from agentos.cli.opening import blocking, existing, open_runtime
 from agentos.cli.output import line, show, show_json
 from agentos.errors import UsageError
 from agentos.memory import core
+from agentos.messages import read_time
 from agentos.protocols import Hit, SearchQuery
+from agentos.runtime import AgentMemory
 from agentos.talk import HomeTalk
 
 Scope = Literal["recall", "archival", "all"]
@@ -30,16 +32,23 @@ async def show_memory(name: str, label: str | None, as_json: bool) -> None:
 
 
 @blocking
-async def search(name: str, query: str, scope: Scope, limit: int, as_json: bool) -> None:
+async def search(
+    name: str, query: str, scope: Scope, limit: int, as_of: str | None, include_superseded: bool, as_json: bool
+) -> None:
     """Search archival memory, past messages, or both."""
     if not query.strip():
         raise UsageError("the query is empty; say what to look for")
     found: dict[str, list[values.Json]] = {}
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
+        now = runtime.clock.now()
+        try:
+            then = read_time(as_of, now, end=True) if as_of else None
+        except ValueError:
+            raise UsageError(f"--as-of is {as_of!r}, which is no ISO date; write it like 2026-05-08") from None
         places: tuple[Literal["archival", "recall"], ...] = ("archival", "recall") if scope == "all" else (scope,)
         for place in places:
-            asked = SearchQuery(query, place, limit=limit, now=runtime.clock.now())
+            asked = SearchQuery(query, place, limit=limit, now=now, as_of=then, include_superseded=include_superseded)
             hits: list[Hit] = await runtime.search(record.id, asked)
             found[place] = [values.hit_value(hit) for hit in hits]
     if as_json:
@@ -47,6 +56,28 @@ async def search(name: str, query: str, scope: Scope, limit: int, as_json: bool)
         return
     for title, hits_shown in found.items():
         show(views.hits(hits_shown, f"{title} memory"))
+
+
+@blocking
+async def add(name: str, text: str, tags: list[str], replaces: str | None, as_json: bool) -> None:
+    """Store a text in archival memory as a person."""
+    old = None if replaces is None else curate.passage_id(replaces)
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        memory = AgentMemory(runtime, record.id, None)
+        saved = await curate.insert_passage(runtime.store, runtime.clock, memory, record.id, text, tags, replaces=old)
+    instead = f" in place of {replaces}" if old not in (None, saved.id) else ""
+    show_json(values.passage_value(saved)) if as_json else show(f"stored as {saved.ref}{instead}")
+
+
+@blocking
+async def delete(name: str, ref: str, as_json: bool) -> None:
+    """Take a passage out of archival memory as a person."""
+    number = curate.passage_id(ref)
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        gone = await curate.delete_passage(runtime.store, runtime.clock, record.id, number)
+    show_json(values.passage_value(gone)) if as_json else show(f"deleted {gone.ref}; `memory undo` brings it back")
 
 
 @blocking

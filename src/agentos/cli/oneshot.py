@@ -1,28 +1,31 @@
 """Without a terminal to talk at: one prompt (`-p`), or a turn for each line of stdin."""
 
 import asyncio
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Literal
 
+from agentos.cli.chosen import Chosen
 from agentos.cli.keys import cancelling
-from agentos.cli.opening import Chosen, blocking, open_talk
+from agentos.cli.opening import blocking, open_talk
 from agentos.cli.output import as_json, complain, safe
 from agentos.errors import UsageError
 from agentos.events import Event, ReasoningDelta, Retry, TextDelta, TurnEnded
 from agentos.talk import Talk
 
 Format = Literal["text", "json", "stream-json"]
-_EXIT_CODES = {"llm_error": 4, "max_steps": 5, "budget": 5, "loop": 5, "cancelled": 130}
+_EXIT_CODES = {"llm_error": 4, "max_steps": 5, "budget": 5, "loop": 5, "requires_approval": 5, "cancelled": 130}
 
 
 @blocking
 async def answer(chosen: Chosen, prompt: str | None, form: Format) -> int:
     """Run the turn or turns; returns the exit code: that of the first turn that did not end well.
 
-    Ctrl-C cancels the turn and takes no further line.
+    Ctrl-C cancels the turn and takes no further line. Nor is one taken while a call waits for approval: it would
+    refuse that call.
     """
     if prompt is not None:
         prompt = "\n".join(filter(None, [prompt, _piped()]))
@@ -31,10 +34,11 @@ async def answer(chosen: Chosen, prompt: str | None, form: Format) -> int:
     async with open_talk(chosen) as opened:
         code = 0
         for text in _lines() if prompt is None else [prompt]:
-            ended = await _turn(opened.talk, text, form)
-            if ended == _EXIT_CODES["cancelled"]:
-                return ended
+            async with aclosing(opened.talk.send(text)) as events:
+                ended = await show_turn(opened.talk, events, form)
             code = code or ended
+            if ended == _EXIT_CODES["cancelled"] or (await opened.talk.approvals() if ended else False):
+                return ended
         return code
 
 
@@ -70,24 +74,29 @@ def _interrupted_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-async def _turn(talk: Talk, text: str, form: Format) -> int:
-    """One turn, and whatever was due before it."""
+async def show_turn(talk: Talk, turn: AsyncGenerator[Event, None], form: Format) -> int:
+    """Print the events of one turn, and of whatever was due before it; returns the exit code."""
     printer = _Printer(form)
     asked: TurnEnded | None = None
     with cancelling(talk):
-        async with aclosing(talk.send(text)) as events:
-            async for event in events:
-                if asked is not None:
-                    printer.event(asked)  # of a turn that was due before
-                asked = event if isinstance(event, TurnEnded) else None
-                if asked is None:
-                    printer.event(event)
+        async for event in turn:
+            if asked is not None:
+                printer.event(asked)  # of a turn that was due before
+            asked = event if isinstance(event, TurnEnded) else None
+            if asked is None:
+                printer.event(event)
     assert asked is not None, "the last event is the end of the turn that was asked for"
     printer.end(asked)
     if asked.result.stop_reason == "cancelled":
         complain("cancelled; what was saved stays")
     elif asked.result.error:
         complain(asked.result.error)
+    for call in asked.result.approvals:
+        complain(f"waits for approval: {call['name']} {as_json(call['arguments'])}")
+    if asked.result.approvals:
+        there = f" --server {talk.place}" if "://" in talk.place else ""
+        command = f"agentos approve {shlex.quote(talk.name)}{there}"
+        complain(f"`{command}` with --yes or --deny REASON goes on; another message refuses it")
     return _EXIT_CODES.get(asked.result.stop_reason, 0)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from platformdirs import user_data_path
 
 from agentos.agent import Agent
+from agentos.cli.chosen import DEFAULT_AGENT, Chosen
 from agentos.errors import UsageError
 from agentos.runtime import Runtime
 from agentos.settings import load_settings
@@ -19,21 +20,6 @@ from agentos.talk import HomeTalk, Talk
 
 P = ParamSpec("P")
 T = TypeVar("T")
-DEFAULT_AGENT = "default"
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What the options of `agentos chat` say."""
-
-    agent: str | None = None
-    persona: str | None = None
-    model: str | None = None
-    resume: bool = False
-    """Take the agent used last."""
-    max_steps: int | None = None
-    server: str | None = None
-    """The URL of a server whose agent it is."""
 
 
 def blocking(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -99,6 +85,8 @@ async def chosen_agent(runtime: Runtime, chosen: Chosen) -> tuple[str, Agent]:
         if chosen.agent:
             raise UsageError("--continue takes the agent used last; leave out --agent, or --continue")
         name = await _used_last(runtime) or DEFAULT_AGENT
+    if chosen.known:
+        await existing(runtime, name)
     return name, await runtime.agent(name, persona=chosen.persona, model=chosen.model)
 
 

@@ -4,32 +4,32 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from agentos.cli.chosen import DEFAULT_AGENT, Chosen
 from agentos.errors import ConfigError, ProviderError, UsageError
 from agentos.events import Event, Retry, TextDelta, TurnEnded, event_from_json
 from agentos.server.place import server_address
 from agentos.settings import home_token, load_settings
+from agentos.state import Decision
 from agentos.talk import Scope
-
-if TYPE_CHECKING:
-    from agentos.cli.opening import Chosen
 
 Json = dict[str, Any]
 _NO_ROUTE = "Not Found"
 """What a web server says of a path that it does not know at all."""
+_PAGE = 200
+"""Agents asked for at once."""
 _ATTEMPTS = 5
-_AGAIN_SECONDS = 1.0
 _LISTEN_AGAIN_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
+async def open_remote(chosen: Chosen) -> "AsyncIterator[RemoteTalk]":
     """The agent that the options name on their server, made on first use."""
     if chosen.max_steps is not None:
         raise UsageError("--max-steps is the server's to set: start it with AGENTOS_MAX_STEPS")
@@ -49,11 +49,11 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
     )
     async with client:
         server = _Server(client, url)
-        name = chosen.agent or "default"
+        name = chosen.agent or DEFAULT_AGENT
         if chosen.resume:
             if chosen.agent:
                 raise UsageError("--continue takes the agent used last; leave out --agent, or --continue")
-            agents = await server.get("agents")
+            agents = await server.agents()
             used = max(agents, key=lambda a: a["last_used_at"] or a["created_at"], default=None)
             name = used["name"] if used else name
         talk = RemoteTalk(server, await _agent(server, name, chosen))
@@ -64,11 +64,13 @@ async def open_remote(chosen: "Chosen") -> "AsyncIterator[RemoteTalk]":
             await talk.close()
 
 
-async def _agent(server: "_Server", name: str, chosen: "Chosen") -> Json:
+async def _agent(server: "_Server", name: str, chosen: Chosen) -> Json:
     """The agent as the server tells of it; made where it is new."""
     try:
         found = await server.get(_path(name))
     except _Missing:
+        if chosen.known:
+            raise
         new = {"name": name, "persona": chosen.persona or "assistant", "model": chosen.model}
         made: Json = await server.post("agents", new)
         return made
@@ -101,6 +103,15 @@ class _Server:
     async def get(self, path: str, **query: Any) -> Any:
         """What the server answers to a GET."""
         return await self._request("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    async def agents(self) -> list[Json]:
+        """Every agent of the server, by name."""
+        found: list[Json] = []
+        while True:
+            page = await self.get("agents", limit=_PAGE, after=found[-1]["id"] if found else None)
+            found += page
+            if len(page) < _PAGE:
+                return found
 
     async def post(self, path: str, body: Json | None = None) -> Any:
         """What the server answers to a POST."""
@@ -150,11 +161,55 @@ class _Server:
         )
 
 
+class _Heard:
+    """What was heard of the texts of some turns: behind a connection that broke, what comes next may not follow it."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, dict[int, str]] = {}
+        """Run -> place of a message -> its text."""
+        self._last: dict[str, int] = {}
+        """Run -> number of the event that was heard last."""
+        self._broken = False
+        self._whole: set[str] = set()
+        """Runs of which nothing was missed so far."""
+
+    def broke(self) -> None:
+        """The connection did: from now on something may be missing."""
+        self._broken = True
+        self._whole.clear()
+
+    def follows(self, event: Event) -> bool:
+        """Note an event; False for a text before which some other is missing, so that it is told at the turn's end."""
+        run, last = event.run_id, self._last.get(event.run_id, -1)
+        first = last < 0 and not isinstance(event, TurnEnded)  # the end alone says nothing of what came before it
+        if not self._broken or (event.seq == last + 1 and (first or last >= 0)):
+            self._whole.add(run)
+        if run in self._whole:
+            self._last[run] = event.seq
+        if not isinstance(event, TextDelta):
+            return True
+        if run in self._whole:
+            texts = self._texts.setdefault(run, {})
+            texts[event.place] = texts.get(event.place, "")[: event.at] + event.text
+        return run in self._whole
+
+    def missing(self, ended: TurnEnded) -> str:
+        """What of the turn's reply was not heard."""
+        heard = [text for text in self._texts.get(ended.run_id, {}).values() if text.strip()]
+        if heard and ended.run_id in self._whole:
+            return ""
+        reply = ended.result.reply
+        known = ("\n\n".join(heard[:count]) for count in range(len(heard), 0, -1))
+        return reply.removeprefix(next((text for text in known if reply.startswith(text)), ""))
+
+
 class RemoteTalk:
     """`Talk` over HTTP."""
 
-    def __init__(self, server: _Server, agent: Json) -> None:
+    def __init__(self, server: _Server, agent: Json, again_seconds: float = 1.0) -> None:
         self._server = server
+        self._again_seconds = again_seconds
+        """After how long a connection that broke is made again."""
         self._agent = agent
         self._path = _path(agent["id"])
         self._own_runs: set[str] = set()
@@ -180,24 +235,40 @@ class RemoteTalk:
 
     async def send(self, text: str) -> AsyncGenerator[Event, None]:
         """A turn; a connection that breaks is made again, and the turn goes on meanwhile."""
-        body, said = {"text": text, "otid": str(uuid.uuid4())}, ""
+        body, heard = {"text": text, "otid": str(uuid.uuid4())}, _Heard()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 async with self._server.events("POST", f"{self._path}/turns", body) as events:
                     async for event in events:
                         self._own_runs.add(event.run_id)
-                        if isinstance(event, TextDelta):
-                            said += event.text
-                        if isinstance(event, TurnEnded) and attempt > 1:  # what was said while nobody listened
-                            missed = event.result.reply.removeprefix(said)
-                            yield TextDelta(missed)
+                        if not heard.follows(event):
+                            continue
+                        if isinstance(event, TurnEnded) and (missed := heard.missing(event)):
+                            yield TextDelta(missed, run_id=event.run_id)
                         yield event
                     return
             except httpx.HTTPError as error:
                 if attempt == _ATTEMPTS:
                     raise self._server.unreachable(error) from None
-                yield Retry(f"the connection to {self._server.url} broke", attempt, _AGAIN_SECONDS)
-                await asyncio.sleep(_AGAIN_SECONDS)
+                heard.broke()
+                yield Retry(f"the connection to {self._server.url} broke", attempt, self._again_seconds)
+                await asyncio.sleep(self._again_seconds)
+
+    async def approve(self, run_id: str, decisions: Mapping[str, Decision]) -> AsyncGenerator[Event, None]:
+        """Decide, and show what comes of it; where the connection breaks, the turn goes on all the same."""
+        said = {call_id: {"approve": d.approve, "reason": d.reason} for call_id, d in decisions.items()}
+        self._own_runs.add(run_id)
+        try:
+            body = {"run_id": run_id, "decisions": said}
+            async with self._server.events("POST", f"{self._path}/approvals", body) as events:
+                async for event in events:
+                    yield event
+        except httpx.HTTPError as error:
+            raise self._server.unreachable(error) from None
+
+    async def approvals(self) -> list[Json]:
+        """What waits on the server."""
+        return list(await self._server.get(f"{self._path}/approvals"))
 
     def listen(self) -> None:
         """Begin to gather what this agent does unasked, and no longer what another does; `close` ends it."""
@@ -276,7 +347,7 @@ class RemoteTalk:
 
     async def agents(self) -> list[Json]:
         """Every agent of the server."""
-        return list(await self._server.get("agents"))
+        return await self._server.agents()
 
     async def new_conversation(self) -> None:
         """Empty the queue."""

@@ -103,6 +103,11 @@ async def _compact(chat: "Chat", _: str) -> None:
             view.note("nothing to page out")
 
 
+async def _approve(chat: "Chat", _: str) -> None:
+    if not await chat.decide():
+        chat.console.print(Text("no call waits for approval", style="quiet"))
+
+
 async def _usage(chat: "Chat", _: str) -> None:
     total = await chat.talk.usage()
     for name, usage in (("this chat", usage_value(chat.used)), (f"{chat.talk.name}, ever", total)):
@@ -124,6 +129,7 @@ COMMANDS = {
     "/new": Command(_new, "", "empty the conversation, keep memory"),
     "/resume": Command(_resume, "[AGENT]", "the agents; with AGENT, talk to that one"),
     "/compact": Command(_compact, "", "page out older messages now"),
+    "/approve": Command(_approve, "", "decide on calls that wait for approval"),
     "/usage": Command(_usage, "", "tokens and cost"),
     "/exit": Command(_exit, "", "leave"),
 }

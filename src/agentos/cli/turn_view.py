@@ -103,6 +103,11 @@ class TurnView:
             self.note("cancelled; what was saved stays")
         elif result.stop_reason == "llm_error":
             self._sentence(f"✗ {result.error}", "bad")
+        elif result.stop_reason == "requires_approval" and result.error:
+            self.note(result.error)
+        elif result.approvals:
+            names = ", ".join(call["name"] for call in result.approvals)
+            self.note(f"waits for approval (/approve): {names}", style="warn")
         elif result.stop_reason in _LIMITS:
             self._sentence(f"stopped: {result.error}", "warn")
 

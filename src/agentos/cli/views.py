@@ -85,6 +85,8 @@ def hits(values: list[Json], title: str = "") -> RenderableType:
         head = Text.assemble((value["id"], "name"), "  ", ("  ".join(safe(a) for a in about if a), "quiet"))
         if value["tags"]:
             head.append("  " + " ".join(f"#{safe(tag)}" for tag in value["tags"]), style="quiet")
+        if value["superseded_by"]:
+            head.append(f"  superseded on {value['valid_to'][:10]} by {value['superseded_by']}", style="warn")
         shown += [head, Text("  " + line(value["text"], 600))]
     return Group(*shown)
 
@@ -120,6 +122,21 @@ def _link(value: Json, depth: int) -> RenderableType:
     return Group(head, Text("  " * depth + "  " + line(value["text"], 600))) if value["text"] else head
 
 
+def tokens(values: list[Json]) -> RenderableType:
+    """Tokens with what they open."""
+    if not values:
+        return Text("no tokens; `agentos token create --agent NAME` makes one", style="quiet")
+    shown = []
+    for value in values:
+        row = Text.assemble((value["id"], "name"), f"  {safe(value['name'])}" if value["name"] else "")
+        row.append(f"  {value['kind']}{', read-only' if value['read_only'] else ''}: ")
+        row.append(line(", ".join(value["agents"]) or "no agent is left"))
+        until = f"expired {when(value['expires_at'])}" if value["expired"] else f"until {when(value['expires_at'])}"
+        row.append(f"  {until}" if value["expires_at"] else "", style="warn" if value["expired"] else "quiet")
+        shown.append(row)
+    return Group(*shown)
+
+
 def agents(values: list[Json]) -> RenderableType:
     """The list of agents."""
     if not values:
@@ -130,7 +147,12 @@ def agents(values: list[Json]) -> RenderableType:
         row.append(f", model {safe(value['model'])}" if value["model"] else "")
         row.append(f"  {number(value['messages'])} messages, {number(value['passages'])} passages", style="quiet")
         row.append(f"  last used {when(value['last_used_at'])}", style="quiet")
-        row.append("  has an unfinished turn" if value["unfinished_run"] else "", style="warn")
+        if value["approvals"]:
+            row.append(
+                f"  waits for approval: {', '.join(line(c['name'], 40) for c in value['approvals'])}", style="warn"
+            )
+        elif value["unfinished_run"]:
+            row.append("  has an unfinished turn", style="warn")
         shown.append(row)
     return Group(*shown)
 
@@ -164,6 +186,12 @@ def agent(value: Json) -> RenderableType:
     rows = [Text.assemble((f"  {name:<16}", "quiet"), text) for name, text in facts.items()]
     rows += [Text(f"  timer at {when(t['due_at'])}: {line(t['note'])}") for t in value["timers"]]
     return _spaced([Group(agents([value]), *rows), *map(block, value["blocks"])])
+
+
+def tools(values: list[Json]) -> RenderableType:
+    """Tools, and whether their calls run without asking."""
+    styles = {"always": "quiet", "ask": "warn", "never": "bad"}
+    return Group(*(Text.assemble((f"{v['approval']:<8}", styles[v["approval"]]), safe(v["name"])) for v in values))
 
 
 def usage_line(value: Json) -> str:

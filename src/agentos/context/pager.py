@@ -82,7 +82,7 @@ def choose_evicted(
     """
     grouped = units(queue)
     total = fixed_tokens + sum(size(m) for m in queue)
-    newest = max((i for i, unit in enumerate(grouped) if unit[0].origin == "user"), default=len(grouped) - 1)
+    newest = max((i for i, unit in enumerate(grouped) if unit[0].opens_exchange), default=len(grouped) - 1)
     evicted: list[Message] = []
     for place, unit in enumerate(grouped):
         if total <= (target_tokens if place < newest else most_tokens):
@@ -94,7 +94,7 @@ def choose_evicted(
 
 def before_newest_exchange(queue: Sequence[Message]) -> list[Message]:
     """Everything before the newest message of the user's: what a page-out by hand moves."""
-    newest = max((i for i, m in enumerate(queue) if m.origin == "user"), default=len(queue))
+    newest = max((i for i, m in enumerate(queue) if m.opens_exchange), default=len(queue))
     return list(queue[:newest])
 
 

@@ -12,11 +12,12 @@ from agentos.curate.blocks import (
     share_block,
 )
 from agentos.curate.imports import Imported, import_conversation
-from agentos.curate.origins import Origin, source_chain, why
-from agentos.curate.passages import delete_passage, insert_passage
+from agentos.curate.origins import PROVENANCE, Origin, source_chain, why
+from agentos.curate.passages import delete_passage, insert_passage, passage_id
 from agentos.curate.taking_back import Source, Undone, undo, undo_all, undoable, undone_events
 
 __all__ = [
+    "PROVENANCE",
     "BlockChanged",
     "Imported",
     "Origin",
@@ -31,6 +32,7 @@ __all__ = [
     "fitting",
     "import_conversation",
     "insert_passage",
+    "passage_id",
     "restore_block",
     "share_block",
     "source_chain",

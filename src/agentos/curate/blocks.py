@@ -1,9 +1,11 @@
 """A person edits, shares and removes blocks of core memory."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from agentos.actions.turn import Turn
+from agentos.curate.passages import by
 from agentos.errors import Conflict, NotFound, UsageError
 from agentos.memory import core
 from agentos.messages import Block, Cause, clean_text
@@ -20,12 +22,18 @@ class BlockChanged(Conflict):
 
 
 async def edit_block(
-    store: Store, turn: Turn, label: str, value: str, expected: int | None = None
+    store: Store,
+    turn: Turn,
+    label: str,
+    value: str | Callable[[Block], str],
+    expected: int | None = None,
+    client: str = "",
 ) -> tuple[Block, Block]:
     """Rewrite a block as a person; the agent is told at its next step. Returns it (before, after).
 
     The limits that hold for the model hold here: beyond them is a `UsageError`. `expected` is the
-    version the person saw: when the block changed since, it is left as it is (`BlockChanged`).
+    version the person saw: when the block changed since, it is left as it is (`BlockChanged`). A function as
+    `value` gives the new text of the block as it then is. `client` names the program that does it.
     """
     agent_id = turn.state.agent.id
 
@@ -34,7 +42,7 @@ async def edit_block(
         block = next((b for b in blocks if b.label == label), None)
         if block is None:
             raise UsageError(f"there is no block {label!r}; the blocks are: {', '.join(b.label for b in blocks)}")
-        text = clean_text(value)
+        text = clean_text(value(block) if callable(value) else value)
         if len(text) > block.limit:
             size = f"{len(text)} characters and its limit is {block.limit}"
             raise UsageError(f"block {label!r} would have {size}; shorten the text")
@@ -42,7 +50,7 @@ async def edit_block(
         refuse_crowding(turn, tx, block, text)
         if text == block.value:
             return block, block
-        return block, tx.write_block(block, text, Cause(agent_id, "user"), "block.edit")
+        return block, tx.write_block(block, text, by(agent_id, client), "block.edit")
 
     return await store.write(work)
 

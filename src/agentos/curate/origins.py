@@ -9,6 +9,9 @@ from agentos.curate.taking_back import Source, original
 from agentos.messages import Block, Message, Passage
 from agentos.protocols import Store
 
+PROVENANCE = ("source:", "confidence:")
+"""What the tags begin with that tell where a program has a memory from, and how sure it is of it."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -69,6 +72,8 @@ def _block_chain(tx: Any, agent_id: str, block: Block, what: str) -> list[Origin
         return []
     born = next(v for v in versions if v["id"] == original(born))  # what an undo brought back was written before
     head = Origin(f"block {block.label!r}", born["created_at"], block.value, f"b{block.id}", born["about"])
+    if born["origin"] == "client" and born["agent_id"] == agent_id:
+        return [head, _client(tx, agent_id, head.ref, born["id"])]
     return [head, *_causes(tx, agent_id, born)]
 
 
@@ -78,7 +83,22 @@ def _holds_since(versions: list[dict[str, Any]], since: dict[str, Any], words: s
 
 
 def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
-    head = Origin("passage", passage.created_at, passage.text, passage.ref, passage.about)
+    """The passage, what led to it, and the same of each passage whose place it took."""
+    chain, waiting = _passage_links(tx, agent_id, passage, "passage"), [passage]
+    while waiting:
+        replaced = tx.superseded(agent_id, waiting.pop().id)
+        for old in replaced:
+            chain += _passage_links(tx, agent_id, old, "in place of a passage")
+        waiting += reversed(replaced)
+    return chain
+
+
+def _passage_links(tx: Any, agent_id: str, passage: Passage, what: str) -> list[Origin]:
+    if passage.superseded_by is not None and passage.valid_to is not None:
+        what += f", superseded on {passage.valid_to.astimezone():%Y-%m-%d} by p{passage.superseded_by}"
+    head = Origin(what, passage.created_at, passage.text, passage.ref, passage.about)
+    if passage.origin == "client":
+        return [head, _client(tx, agent_id, passage.ref, passage.id, passage.tags)]
     row = {
         "agent_id": agent_id,
         "origin": passage.origin,
@@ -87,6 +107,15 @@ def _passage_chain(tx: Any, agent_id: str, passage: Passage) -> list[Origin]:
         "call_id": passage.call_id,
     }
     return [head, *_causes(tx, agent_id, row)]
+
+
+def _client(tx: Any, agent_id: str, target: str, after: int, tags: Sequence[str] = ()) -> Origin:
+    """The program that wrote a memory, and what it said of where that is from."""
+    events = tx.events(agent_id, target, limit=1000)
+    event = next((e for e in reversed(events) if e["actor"] == "client" and e["after_id"] == after), None)
+    name = event["note"].split("; ")[-1].removeprefix("from ") if event else "unknown"
+    provenance = "; ".join(tag.replace(":", ": ", 1) for tag in tags if tag.startswith(PROVENANCE))
+    return Origin(f"written by the client {name!r}", event and event["created_at"], provenance)
 
 
 def _causes(tx: Any, agent_id: str, row: dict[str, Any]) -> list[Origin]:

@@ -12,7 +12,9 @@ from agentos.errors import NotFound, UsageError
 from agentos.messages import Cause, Message, Passage
 from agentos.protocols import Clock, Store
 
-_UNDOABLE = ("block.append", "block.replace", "block.edit", "passage.insert", "passage.delete", "undo.")
+_UNDOABLE = (
+    "block.append", "block.replace", "block.edit", "passage.insert", "passage.supersede", "passage.delete", "undo.",
+)  # fmt: skip
 _MOST_AT_ONCE = 1000
 _LARGEST_ID = 2**63 - 1
 """What the database can hold as a row's id."""
@@ -162,26 +164,88 @@ def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Und
 
 
 def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -> Undone:
-    passage: Passage | None = next(iter(tx.passages(cause.agent_id, [int(event["target"][1:])])), None)
-    if passage is None:
-        raise UsageError(f"passage {event['target']} was erased; nothing was undone")
-    added = event["action"] == "passage.insert" or event["note"] == "restored"
-    if not _stands(event, tx.events(cause.agent_id, event["target"], _UNDOABLE, limit=1000)):
-        state = "in" if passage.valid_to is None else "no longer in"
-        raise UsageError(
-            f"passage {passage.ref} changed since event {event['id']}: it is {state} archival memory. "
-            f"It reads:\n{passage.text}"
-        )
-    twin = None if added else tx.equal_passage(passage)
-    if twin is not None:
-        raise UsageError(f"passage {passage.ref} cannot come back: {twin.ref}, stored since, holds the same text")
-    note = "ended" if added else "restored"
-    tx.end_passage(passage.id, now if added else None, cause, "undo.passage", undo_of=event["id"], note=note)
-    text = f"Passage {passage.ref} was {'taken out of' if added else 'put back into'} archival memory by the user."
-    tx.add_notice(notice(cause.agent_id, now, "undo", text))
-    return Undone(
-        event["id"], event["action"], passage.ref, passage.text if added else "", "" if added else passage.text
+    """Take out what the event put in, and the other way round; both where one passage took another's place."""
+    events = [event, *_other_half(tx, event)]
+    passages = {p.ref: p for p in tx.passages(cause.agent_id, [int(e["target"][1:]) for e in events])}
+    for one in events:
+        passage = passages.get(one["target"])
+        if passage is None:
+            raise UsageError(f"passage {one['target']} was erased; nothing was undone")
+        stands = _stands(one, tx.events(cause.agent_id, passage.ref, _UNDOABLE, limit=1000))
+        if not stands or _added(one) != (passage.valid_to is None):  # one may come with its end from elsewhere
+            raise UsageError(_changed(tx, event, passage))
+        twin = None if _added(one) else tx.equal_passage(passage)
+        if twin is not None:
+            raise UsageError(f"passage {passage.ref} cannot come back: {twin.ref}, stored since, holds the same text")
+    out, back, said = "", "", []
+    for one in events:
+        passage = passages[one["target"]]
+        if _added(one):
+            _end(tx, one, passage, cause, now, passages)
+            out = passage.text
+        else:
+            tx.end_passage(passage.id, None, cause, "undo.passage", undo_of=one["id"], note="restored")
+            back = passage.text
+        where = "taken out of" if _added(one) else "put back into"
+        said.append(f"Passage {passage.ref} was {where} archival memory by the user.")
+    tx.add_notice(notice(cause.agent_id, now, "undo", " ".join(said)))
+    return Undone(event["id"], event["action"], event["target"], out, back)
+
+
+def _end(
+    tx: Any, event: dict[str, Any], passage: Passage, cause: Cause, now: datetime, changed: dict[str, Passage]
+) -> None:
+    """Take out a passage that the event put in: as superseded again where what is undone is the undo of that."""
+    at, root = now, _root(tx, event)
+    superseded_by = root["after_id"] if root["action"] == "passage.supersede" else None
+    if superseded_by is not None:
+        taker = next(iter(tx.passages(cause.agent_id, [superseded_by])), None)
+        if taker is not None and taker.ref in changed:  # it comes back now, and takes the place since its own time
+            at = max(passage.created_at, taker.created_at)
+        elif taker is None or taker.valid_to is not None:
+            raise UsageError(f"passage p{superseded_by}, which is to take the place of {passage.ref}, is valid no more")
+    elif root["action"] == "passage.insert":
+        others = sorted({p.ref for p in tx.superseded(cause.agent_id, passage.id)} - changed.keys())
+        if others:
+            raise UsageError(f"passage {passage.ref} took the place of {', '.join(others)} too; undo that first")
+    tx.end_passage(
+        passage.id, at, cause, "undo.passage", superseded_by=superseded_by, undo_of=event["id"], note="ended"
     )
+
+
+def _added(event: dict[str, Any]) -> bool:
+    """Whether the event put its passage into archival memory."""
+    return bool(event["action"] == "passage.insert" or event["note"] == "restored")
+
+
+def _other_half(tx: Any, event: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where a new passage took another's place: the last of what happened to the other one in the same go."""
+    root = _root(tx, event)
+    ends = root["before_id"], root["after_id"]
+    for other in {f"p{number}" for number in ends if number} - {root["target"]}:
+        for one in tx.events(event["agent_id"], other, _UNDOABLE, limit=1000):
+            first = _root(tx, one)
+            if (first["before_id"], first["after_id"]) == ends:
+                return [one]
+    return []
+
+
+def _root(tx: Any, event: dict[str, Any]) -> dict[str, Any]:
+    """What an undo, or an undo of an undo, goes back to; any other event is its own."""
+    while event["undo_of"]:
+        event = tx.event(event["undo_of"])
+    return event
+
+
+def _changed(tx: Any, event: dict[str, Any], passage: Passage) -> str:
+    """Why the event cannot be undone: what became of its passage since."""
+    taker = next(iter(tx.passages(event["agent_id"], [passage.superseded_by or 0])), None)
+    if taker is not None:
+        state = f"{taker.ref} superseded it"
+    else:
+        state = f"it is {'in' if passage.valid_to is None else 'no longer in'} archival memory"
+    shown = f"passage {passage.ref} changed since event {event['id']}: {state}. It reads:\n{passage.text}"
+    return shown if taker is None else f"{shown}\n{taker.ref} reads:\n{taker.text}"
 
 
 def original(version: dict[str, Any]) -> int:

@@ -1,11 +1,12 @@
 """Any hosted or local model through litellm: the only importer of that library, on first use (it takes seconds)."""
 
 import asyncio
+import gc
 import logging
 import os
 import warnings
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -287,6 +288,8 @@ class LiteLLM:
         reported = getattr(usage, "cost", None)  # OpenRouter says what it charged
         if isinstance(reported, int | float):
             return float(reported)
+        if not self._info:  # nothing is known of the model, and to find that out again takes a while
+            return None
         litellm = load_litellm()
         model, provider = self._route
         known = usage if isinstance(usage, litellm.Usage) else litellm.Usage(**usage.model_dump())
@@ -302,7 +305,7 @@ def _unchecked(arguments: dict[str, Any]) -> dict[str, Any]:
     Checked by its type annotations, each message costs 0.2 ms: 200 ms for a thousand.
     """
     body = {name: arguments.pop(name) for name in ("messages", "tools") if name in arguments}
-    return arguments | {"messages": body["messages"][:1], "extra_body": body}
+    return arguments | {"messages": [], "extra_body": body}
 
 
 async def _unembellished(response: Any) -> AsyncGenerator[Any, None]:
@@ -321,7 +324,8 @@ def load_litellm() -> Any:
     """litellm, quiet and without its own downloads and retries."""
     # otherwise its import fetches a price list from the network
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import litellm
+    with _kept_for_good():
+        import litellm
 
     litellm.suppress_debug_info = True  # it prints advice to the terminal
     litellm.telemetry = False
@@ -330,6 +334,23 @@ def load_litellm() -> Any:
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+@contextmanager
+def _kept_for_good() -> Iterator[None]:
+    """Have the garbage collector never look at what is made meanwhile, nor at what was there before.
+
+    litellm's 400,000 objects stay as long as the process; to look through them stops it for a third of a second,
+    several times during the import and then every few hundred turns.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 def _checked_url(url: str | None) -> str | None:

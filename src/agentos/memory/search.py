@@ -92,6 +92,8 @@ class HybridSearch:
         self.embedder = embedder
         self.index = index
         self.exact_below = exact_below
+        self._asked: tuple[str, Vectors] | None = None
+        """The text that was looked for last, and its vector."""
         self._vectors: dict[int, bytes] = {}
         """Vectors of messages that were compared before, by id."""
 
@@ -194,20 +196,25 @@ class HybridSearch:
     async def _find_passages(
         self, agent_id: str, q: SearchQuery, terms: tuple[list[str], list[str]], wanted: int
     ) -> list[Hit]:
-        """Full text and the nearest vectors, each over all of the agent's valid passages."""
-        near = await self._nearest(agent_id, q.text, wanted)
-        filters: dict[str, Any] = {"tags": q.tags, "all_tags": q.all_tags, "start": q.start, "end": q.end}
+        """Full text and the nearest vectors, each over all of the agent's passages that may be shown."""
+        past: dict[str, Any] = {"as_of": q.as_of, "include_superseded": q.include_superseded}
+        near = await self._nearest(agent_id, q.text, wanted, past)
+        filters: dict[str, Any] = {"tags": q.tags, "all_tags": q.all_tags, "start": q.start, "end": q.end, **past}
 
         def find(tx: Any) -> list[Hit]:
             lexical, exact = (tx.lexical_passages(agent_id, t, **filters, limit=wanted) for t in terms)
-            page = _page(fuse(lexical, tx.valid_passages(agent_id, near, **filters), first=exact), q)
+            page = _page(fuse(lexical, tx.shown_passages(agent_id, near, **filters), first=exact), q)
             return _hits(page, tx.passages(agent_id, [key for key, _, _ in page]))
 
         return await self.store.read(find)
 
-    async def _nearest(self, agent_id: str, text: str, wanted: int) -> list[int]:
+    async def _nearest(self, agent_id: str, text: str, wanted: int, past: dict[str, Any]) -> list[int]:
         try:
-            vector = (await self.embedder.embed([text]))[0]
+            if self._asked is None or self._asked[0] != text:  # of many agents the same is asked
+                self._asked = text, (await self.embedder.embed([text]))[0]
+            vector = self._asked[1]
+            if any(past.values()):  # the index holds only what is valid now
+                return [key for key, _ in await self._scan(agent_id, vector, wanted, **past)]
             return [key for key, _ in await self._nearest_passages(agent_id, vector, wanted)]
         except AgentOSError:
             return []  # a failing embedder leaves the ranking of full text
@@ -232,14 +239,14 @@ class HybridSearch:
         rows = tx.vectors(agent_id, fingerprint, waiting=True, limit=COMPARED + 1)
         return nearest(vector, rows, k) if len(rows) <= COMPARED else None
 
-    async def _scan(self, agent_id: str, vector: "Vectors", k: int) -> list[tuple[int, float]]:
-        """The exact scan: every vector of the agent in SQL, a chunk at a time."""
+    async def _scan(self, agent_id: str, vector: "Vectors", k: int, **past: Any) -> list[tuple[int, float]]:
+        """The exact scan: every vector of the agent in SQL that may be shown, a chunk at a time."""
         best: list[tuple[int, float]] = []
         after: int | None = 0
         while after is not None:
 
             def chunk(tx: Any, after_id: int = after) -> tuple[list[tuple[int, float]], int | None]:
-                rows = tx.vectors(agent_id, self.embedder.fingerprint, after_id=after_id, limit=_SCAN_CHUNK)
+                rows = tx.vectors(agent_id, self.embedder.fingerprint, after_id=after_id, limit=_SCAN_CHUNK, **past)
                 return nearest(vector, rows, k), rows[-1][0] if len(rows) == _SCAN_CHUNK else None
 
             found, after = await self.store.read(chunk)
@@ -284,12 +291,16 @@ def _page(ranked: list[Ranked], query: SearchQuery) -> list[Ranked]:
 
 def _hits(page: list[Ranked], rows: Sequence[Message | Passage]) -> list[Hit]:
     by_id = {row.id: row for row in rows}
-    return [_to_hit(by_id[key], score, why) for key, score, why in page]
+    return [to_hit(by_id[key], score, why) for key, score, why in page]
 
 
-def _to_hit(row: Message | Passage, score: float, why: str) -> Hit:
+def to_hit(row: Message | Passage, score: float, why: str) -> Hit:
+    """A message or passage as a search shows it."""
     if isinstance(row, Passage):
-        return Hit(row.ref, row.text, row.created_at, score, why, tags=row.tags)
+        return Hit(
+            row.ref, row.text, row.created_at, score, why, tags=row.tags, valid_to=row.valid_to,
+            superseded_by=None if row.superseded_by is None else f"p{row.superseded_by}",
+        )  # fmt: skip
     return Hit(
         row.ref, row.content, row.created_at, score, why, role=row.role, name=row.name, session=row.session,
         external_id=row.external_id, seq=row.seq, local_time=row.local_time,

@@ -139,11 +139,14 @@ def _above(scenario: Scenario, tellings: Sequence[Telling], records: Sequence[Tu
 
 
 def _orders(hits: Sequence[Found]) -> Iterator[tuple[str, list[str]]]:
-    """(place, texts) of what one search found: as shown, and by rank where that is another order."""
+    """(place, texts) of what one search found: as shown, and by rank where that is another order.
+
+    What is shown as superseded cannot be taken for what holds.
+    """
     ranked = sorted(hits, key=lambda hit: hit.rank or 0)
     for order in (hits, ranked) if ranked != list(hits) else (hits,):
         for place in _SEARCHED:
-            yield place, [hit.text for hit in order if hit.place == place]
+            yield place, [hit.text for hit in order if hit.place == place and not hit.superseded]
 
 
 def _first(texts: Sequence[str], words: str) -> int:

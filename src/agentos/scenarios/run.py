@@ -321,7 +321,9 @@ def _memory(tx: Any, agent_id: str, last_message: int, last_event: int) -> tuple
 def _found(text: str) -> list[Found]:
     """The memories in the result of a search: a line each, as JSON."""
     hits = [json.loads(line) for line in text.split("\n") if line.startswith("{")]
-    return [Found(ref=hit["id"], rank=hit.get("rank"), text=hit["text"]) for hit in hits]
+    return [
+        Found(ref=hit["id"], rank=hit.get("rank"), text=hit["text"], superseded="superseded" in hit) for hit in hits
+    ]
 
 
 def _change(tx: Any, agent_id: str, event: dict[str, Any], entries: dict[str, Any]) -> Change:
@@ -332,7 +334,7 @@ def _change(tx: Any, agent_id: str, event: dict[str, Any], entries: dict[str, An
     elif action.startswith("passage."):
         whole = next((passage.text for passage in tx.passages(agent_id, [int(target[1:])])), None)
         before = None if action == "passage.insert" or event["note"] == "restored" else whole
-        text = None if action == "passage.delete" or event["note"] == "ended" else whole
+        text = None if action in ("passage.delete", "passage.supersede") or event["note"] == "ended" else whole
     moved = entries[target].message_ids if action == "page_out" else ()
     names = ("actor", "action", "target", "note", "run_id", "message_id", "call_id")
     return Change(

@@ -38,6 +38,8 @@ class Found(_Values):
     rank: int | None = None
     """1 is the best; None for one that was paged in by its id."""
     text: str
+    superseded: bool = False
+    """Whether it was marked as a passage whose place another took."""
 
     @property
     def place(self) -> Literal["archival", "recall"]:

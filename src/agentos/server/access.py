@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import itertools
 import logging
+import re
 import secrets
 import time
 from urllib.parse import quote, urlsplit
@@ -14,16 +15,21 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from agentos.errors import Stopping
+from agentos.errors import AgentOSError, Stopping
 from agentos.server.inspector.render import SECURITY, error_page, wants_page, with_query
-from agentos.server.replies import dumps, problem
+from agentos.server.replies import RETRY_AFTER_SECONDS, dumps, problem
 from agentos.server.service import HOST, Service, host_name
+from agentos.tokens import Grant, find_grant
 
 _log = logging.getLogger("agentos.access")
 OPEN = ("/healthz", "/readyz")
-"""Paths that need no token."""
+"""Paths that need no token, whatever name the server is called by: they tell nothing but whether it runs."""
 _OPEN_PAGES = ("/sign-in", "/static/")
 """What these begin with needs none either, but goes through every other check."""
+_OF_TOKENS = ("/mcp",)
+"""Paths that a token for some agents opens."""
+_LARGE = re.compile(r"/v1/agents/(import|[^/]+/archival-memory)")
+"""Paths that take whole files and documents."""
 _SECURITY = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 _SLASHED = ("/", "/v1/models/")
 """Paths that keep their trailing slash; elsewhere both forms are one."""
@@ -31,7 +37,6 @@ _PREFIXES = ("/v1", "/openai/v1", "/agentos/v1")
 _READING = ("GET", "HEAD", "OPTIONS")
 _ONCE = (b"host", b"origin", b"authorization", b"content-length", b"idempotency-key", b"cookie", b"x-csrf-token")
 """Headers whose second copy somebody else might read first."""
-_RETRY_AFTER_SECONDS = 5
 
 
 class _Refused(HTTPException):
@@ -66,8 +71,8 @@ class Access:
             scope = {**scope, "path": path.rstrip("/"), "raw_path": b""}
         with bound_contextvars(request_id=request_id):
             try:
-                cookie += self._check(scope)
-                await self._app(scope, self._limited(receive), answered)
+                cookie += await self._check(scope)
+                await self._app(scope, self._limited(scope, receive), answered)
             except _Refused as refusal:
                 await _refuse(refusal, scope, answered)
             except Exception as error:
@@ -90,13 +95,15 @@ class Access:
         extra = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1), **known}
         _log.info("request", extra=extra)
 
-    def _check(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+    async def _check(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """Headers that the answer takes along."""
         headers: dict[bytes, str] = {}
         for key, value in scope["headers"]:
             if key in headers and key in _ONCE:
                 raise _Refused(400, f"the header {key.decode('latin-1')} came twice; send it once")
             headers[key] = value.decode("latin-1")
+        if scope["path"] in OPEN:
+            return []
         host = headers.get(b"host", "")
         name = host_name(host)
         if name not in self._service.hosts:
@@ -107,36 +114,38 @@ class Access:
         origin = headers.get(b"origin")
         if origin is not None and not _same_place(origin, host):
             raise _Refused(403, f"requests from pages of {origin[:100]!r} are refused; only this server's own may ask")
-        if scope["path"] in OPEN:
-            return []
-        cookie = self._identify(scope, headers)
+        cookie = await self._identify(scope, headers)
         if b"content-length" in headers and b"transfer-encoding" in headers:
             raise _Refused(400, "the request has two lengths, Content-Length and Transfer-Encoding; send one of them")
         length = headers.get(b"content-length", "0").strip()
         if not (length.isascii() and length.isdigit()):
             raise _Refused(400, "Content-Length is no number")
-        if len(length) > 15 or int(length) > self._service.max_body_bytes:
-            raise self._too_large()
+        if len(length) > 15 or int(length) > self._most_bytes(scope):
+            raise self._too_large(scope)
         if not self._service.ready and scope["method"] not in _READING:
             raise _Refused(
                 503, "the server stops; send it again once it has started",
-                {"Retry-After": str(_RETRY_AFTER_SECONDS), "Connection": "close"},
+                {"Retry-After": str(RETRY_AFTER_SECONDS), "Connection": "close"},
             )  # fmt: skip
         return cookie
 
-    def _identify(self, scope: Scope, headers: dict[bytes, str]) -> list[tuple[bytes, bytes]]:
-        """Let in who has the token, or the session of a browser that once had it; that cookie, when it is renewed."""
+    async def _identify(self, scope: Scope, headers: dict[bytes, str]) -> list[tuple[bytes, bytes]]:
+        """Let in who has a token, or the session of a browser that once had it; that cookie, when it is renewed."""
         path, sessions = scope["path"], self._service.sessions
         scheme, _, token = headers.get(b"authorization", "").partition(" ")
-        given = token.strip().encode() if scheme.lower() == "bearer" else b""
-        if hmac.compare_digest(given, self._service.token.encode()):
+        given = token.strip() if scheme.lower() == "bearer" else ""
+        if hmac.compare_digest(given.encode(), self._service.token.encode()):
+            scope["agentos.grant"] = Grant()
             return []
-        session = None if b"authorization" in headers else sessions.read(headers.get(b"cookie", ""))
+        if b"authorization" in headers:
+            scope["agentos.grant"] = await self._granted(given, scope)
+            return []
+        session = sessions.read(headers.get(b"cookie", ""))
         if session is None:
             if path.startswith(_OPEN_PAGES):
                 return []
             raise _unknown(Request(scope))
-        scope["agentos.session"] = session
+        scope["agentos.session"], scope["agentos.grant"] = session, Grant()
         csrf = headers.get(b"x-csrf-token", "").encode()
         if (
             scope["method"] not in _READING
@@ -149,11 +158,28 @@ class Access:
             return []
         return [(b"set-cookie", sessions.set_cookie(renewed, secure=scope["scheme"] == "https").encode())]
 
-    def _too_large(self) -> _Refused:
-        most = self._service.max_body_bytes
+    async def _granted(self, token: str, scope: Scope) -> Grant:
+        """What a token for some agents allows."""
+        try:
+            grant = await find_grant(self._service.store, self._service.runtime.clock, token)
+        except AgentOSError as error:
+            raise _Refused(503, str(error), {"Retry-After": str(RETRY_AFTER_SECONDS)}) from None
+        if grant is None:
+            raise _unknown(Request(scope))
+        if scope["path"] not in _OF_TOKENS:
+            raise _Refused(403, "this token opens /mcp only; everything else needs the server's own")
+        return grant
+
+    def _most_bytes(self, scope: Scope) -> int:
+        """How large a body may be here: it is parsed on the event loop, while everybody else waits."""
+        large = _LARGE.fullmatch(scope["path"])
+        return self._service.max_file_bytes if large else self._service.max_body_bytes
+
+    def _too_large(self, scope: Scope) -> _Refused:
+        most = self._most_bytes(scope)
         return _Refused(413, f"the request is larger than {most} bytes; send less at once", {"Connection": "close"})
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """The request's body, as long as it is small and soon enough."""
         read, end = 0, time.monotonic() + self._service.body_seconds
         complete = False
@@ -171,8 +197,8 @@ class Access:
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
-                if read > self._service.max_body_bytes:
-                    raise self._too_large()
+                if read > self._most_bytes(scope):
+                    raise self._too_large(scope)
             return message
 
         return limited

@@ -1,6 +1,9 @@
 """The web application: which requests lead where."""
 
-from fastapi import FastAPI, Response
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
 from starlette.middleware import Middleware
 
 import agentos
@@ -30,9 +33,15 @@ from agentos.server.service import Service, Serving
 
 def create_app(service: Service) -> FastAPI:
     """The application over an open home."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.mcp.close()
+
     app = FastAPI(
         title="agentos", version=agentos.__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json",
-        redirect_slashes=False, middleware=[Middleware(Access, service=service)],
+        redirect_slashes=False, lifespan=lifespan, middleware=[Middleware(Access, service=service)],
     )  # fmt: skip
     app.state.service = service
     add_error_handlers(app)
@@ -68,6 +77,12 @@ def create_app(service: Service) -> FastAPI:
         *(part for view in (archival, chat, context, recall, run_pages) for part in (view.pages, view.router)),
     ):
         app.include_router(router)
+
+    @app.api_route("/mcp", methods=["POST", "DELETE"], include_in_schema=False)  # a protocol of its own
+    async def mcp(request: Request) -> Response:
+        """The memory of the token's agents, for MCP clients (streamable HTTP)."""
+        return await service.mcp.answer(request)
+
     app.include_router(own.router)
     app.include_router(usage.router, prefix="/agentos/v1")
     for router in (

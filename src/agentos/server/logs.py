@@ -33,6 +33,7 @@ def log_to(stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # where the disk is full, a traceback for each line would follow later
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("dbos").addHandler(logging.NullHandler())  # without one it makes its own, past ours

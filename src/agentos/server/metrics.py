@@ -13,6 +13,8 @@ from agentos.runtime import Runtime
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _TURN_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900)
+_MOST_MODELS = 100
+"""Models told apart; a client may name ever new ones."""
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
@@ -24,6 +26,8 @@ class Metrics:
         self._since = runtime.clock.now()
         self._step: int | None = None
         """The newest step that was counted."""
+        self._models: set[str] = set()
+        """Those that have answered."""
         self._reading = asyncio.Lock()
         registry = self._registry = CollectorRegistry()
         route = ["method", "route", "status"]
@@ -78,7 +82,9 @@ class Metrics:
 
         self._step, rows, waiting, outbox = await self._runtime.store.read(work)
         for row in rows:
-            model = row["model"]
+            if row["calls"] > row["failed"] and len(self._models) < _MOST_MODELS:
+                self._models.add(row["model"])
+            model = row["model"] if row["model"] in self._models else "other"
             self._calls.labels(model, "true").inc(row["calls"] - row["failed"])
             self._calls.labels(model, "false").inc(row["failed"])
             for kind in _TOKENS:

@@ -4,17 +4,19 @@ An agent keeps its own history: of a request only the last user message is its i
 whose text says so; `agentos` beside it holds the run, the stop reason and the error.
 """
 
+import json
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentos import values
 from agentos.errors import AgentOSError, NotFound, Stopping, UsageError
 from agentos.messages import Input, Reply, Usage, clean_text
 from agentos.protocols import LLM, Delta, LLMRequest
@@ -27,6 +29,8 @@ router = APIRouter(tags=["openai"])
 Json = dict[str, Any]
 _PLAIN = "plain/"
 _MOST_MESSAGES = 10_000
+_MOST_AGENTS = 1000
+"""In one list of models: OpenAI's clients ask for no second page."""
 _CUT = {"max_steps": "length", "budget": "length"}
 
 
@@ -101,7 +105,7 @@ class _Answer:
     """One completion in the making; its parts share id, time and model."""
 
     def __init__(self, model: str) -> None:
-        self._model, self._id, self._created = model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        self.model, self._id, self._created = model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
 
     def whole(self, text: str, usage: Usage, reason: str, error: str | None, run_id: str | None) -> Json:
         """The object of an answer that is not streamed."""
@@ -130,7 +134,7 @@ class _Answer:
         return sse(self._head("chat.completion.chunk") | {"choices": [choice], **more})
 
     def _head(self, kind: str) -> Json:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self.model}
 
 
 def _usage(usage: Usage) -> Json:
@@ -145,10 +149,16 @@ def _usage(usage: Usage) -> Json:
 
 
 @router.get("/models")
-async def list_models(serving: Serving) -> Response:
-    """Each agent as a model, and each agent's model as `plain/NAME`."""
-    agents = await serving.store.read(lambda tx: tx.agents())
-    return answer({"object": "list", "data": [m for agent in agents for m in _models(agent)]})
+async def list_models(
+    serving: Serving,
+    limit: Annotated[int, Query(ge=1, le=_MOST_AGENTS)] = _MOST_AGENTS,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Agents by name, each as a model and its model as `plain/NAME`; `limit` agents, behind the model `after`."""
+    last = None if after is None else (await _agent(serving, after))[0].id
+    agents = await serving.store.read(lambda tx: tx.agent_page(order_by="name", after=last, limit=limit + 1))
+    found = [m for agent in agents[:limit] for m in _models(agent)]
+    return answer({"object": "list", "data": found, "has_more": len(agents) > limit})
 
 
 @router.get("/models/{model:path}")
@@ -205,7 +215,8 @@ async def _whole_turn(made: _Answer, service: Service, item: InboxItem) -> Async
     """The completion; spaces before it, where it takes long, keep its client waiting."""
     while (result := await service.dispatcher.result(item, service.keep_alive_seconds)) is None:
         yield b" "
-    yield dumps(made.whole(result.reply, result.usage, result.stop_reason, result.error, result.run_id))
+    said = "\n\n".join(filter(None, [result.reply, _asking(result.agent, result.approvals)]))
+    yield dumps(made.whole(said, result.usage, result.stop_reason, result.error, result.run_id))
 
 
 async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted: bool) -> AsyncGenerator[bytes, None]:
@@ -214,23 +225,34 @@ async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted
     yield made.piece("", first=True)
     speaking: str | None = None
     with suppress(Stopping):  # the turn goes on at the next start
-        async with aclosing(stream_run(service, run, tokens=True, kinds={"assistant_message"})) as values:
-            async for value in values:
+        async with aclosing(stream_run(service, run, tokens=True, kinds={"assistant_message"})) as said:
+            async for value in said:
                 if value is None or value["message_type"] == "ping":
                     yield b": still at work\n\n"
                 elif value["message_type"] == "assistant_message":
                     apart = "\n\n" if speaking not in (None, value["id"]) else ""
                     speaking = value["id"]
                     yield made.piece(apart + value["content"])
-    run = await service.store.read(lambda tx: tx.run(item.run_id))
+    run, waiting = await service.store.read(lambda tx: (tx.run(item.run_id), values.approvals_value(tx, item.agent_id)))
     if run.stop_reason is None:
         return
+    if run.awaits_approval:
+        yield made.piece(("\n\n" if speaking else "") + _asking(made.model, waiting))
     if run.stop_reason == "llm_error":
         yield made.piece(("\n\n" if speaking else "") + f"[error: {run.error}]")
     yield made.end(run.stop_reason, run.error, run.id)
     if counted:
         yield made.usage(run.usage)
     yield b"data: [DONE]\n\n"
+
+
+def _asking(agent: str, waiting: Sequence[Json]) -> str:
+    """In words, what waits for approval and where it is given; nothing where nothing waits."""
+    if not waiting:
+        return ""
+    calls = ", ".join(f"{call['name']} {json.dumps(call['arguments'], ensure_ascii=False)}" for call in waiting)
+    where = f"`agentos approve {agent}`, or POST /agentos/v1/agents/{agent}/approvals"
+    return f"[waits for approval: {calls}. It is given by {where}; another message refuses it.]"
 
 
 # plain calls: nothing of them is saved but what they used

@@ -10,15 +10,18 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
-from agentos.errors import NotFound, UsageError
+from agentos.errors import AgentBusy, NotFound, UsageError
 from agentos.events import Event, Saved, TurnEnded
+from agentos.protocols import SearchQuery
+from agentos.server.letta.searching import moment
 from agentos.server.replies import answer, event_stream, sse
 from agentos.server.service import Service, Serving
-from agentos.state import AgentRecord, InboxItem
+from agentos.state import AgentRecord, Decision, InboxItem
 from agentos.talk import HomeTalk
 
 router = APIRouter(prefix="/agentos/v1", tags=["agentos"])
 Json = dict[str, Any]
+Moment = Annotated[str | None, Query(max_length=100)]
 _LOOK_SECONDS = 1.0
 
 
@@ -46,13 +49,12 @@ async def _details(service: Service, record: AgentRecord) -> Json:
 async def agents(
     serving: Serving,
     find: Annotated[str, Query(max_length=200)] = "",
-    after: str | None = None,
-    before: str | None = None,
-    limit: Annotated[int, Query(ge=1)] = 2**31,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+    before: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
-    """Agents by name: all of them, or a page."""
-    most = min(limit, 2**31)
-    found = await values.agent_page(serving.runtime, text=find or None, after=after, before=before, limit=most)
+    """Agents by name: the first, or those behind the agent with the id `after`, or before another."""
+    found = await values.agent_page(serving.runtime, text=find or None, after=after, before=before, limit=limit)
     return answer(found["agents"])
 
 
@@ -103,9 +105,14 @@ async def search(
     query: Annotated[str, Query(min_length=1, max_length=10_000)],
     scope: Annotated[Literal["archival", "recall"], Query(alias="in")] = "archival",
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    as_of: Moment = None,
+    include_superseded: bool = False,
 ) -> Response:
     """Hybrid search of archival memory or of past messages."""
-    return answer(await (await talk(serving, agent)).search(query, scope, limit))
+    record, now = await agent_record(serving, agent), serving.runtime.clock.now()
+    then = moment("as_of", as_of, now, end=True)
+    asked = SearchQuery(query, scope, limit=limit, now=now, as_of=then, include_superseded=include_superseded)
+    return answer([values.hit_value(hit) for hit in await serving.runtime.search(record.id, asked)])
 
 
 class HistoryQuery(BaseModel):
@@ -199,7 +206,7 @@ async def new_conversation(agent: str, serving: Serving) -> Response:
     return answer({"ok": True})
 
 
-class Turn(BaseModel):
+class NewTurn(BaseModel):
     """What a user says."""
 
     text: str
@@ -207,12 +214,46 @@ class Turn(BaseModel):
 
 
 @router.post("/agents/{agent}/turns")
-async def turn(agent: str, body: Turn, serving: Serving) -> Response:
+async def turn(agent: str, body: NewTurn, serving: Serving) -> Response:
     """A turn as the stream of its events, as `--output-format stream-json` prints them; its result is the last."""
     record = await agent_record(serving, agent)
     with ExitStack() as stack:
         queue = stack.enter_context(serving.dispatcher.feeds.listen(record.id))  # before there is anything to hear
         item = await serving.dispatcher.accept(record.id, [body.text], otid=body.otid or str(uuid.uuid4()))
+        return _stream(_turn(serving, item, queue, stack.pop_all()))
+
+
+@router.get("/agents/{agent}/approvals")
+async def approvals(agent: str, serving: Serving) -> Response:
+    """The calls that wait for approval."""
+    return answer(await (await talk(serving, agent)).approvals())
+
+
+class Decided(BaseModel):
+    """What is said of one call."""
+
+    model_config = ConfigDict(extra="forbid")
+    approve: bool
+    reason: str = Field("", max_length=10_000)
+
+
+class Decisions(BaseModel):
+    """What is said of the calls that wait, by `call_id`; `run_id` guards against another turn's."""
+
+    model_config = ConfigDict(extra="forbid")
+    decisions: dict[str, Decided] = Field(min_length=1, max_length=1000)
+    run_id: str | None = None
+    by: str = Field("user", min_length=1, max_length=200)
+
+
+@router.post("/agents/{agent}/approvals")
+async def decide(agent: str, body: Decisions, serving: Serving) -> Response:
+    """Approve or refuse calls; the turn goes on as the stream of its events. 409 for a call that does not wait."""
+    record = await agent_record(serving, agent)
+    said = {call_id: Decision(given.approve, given.reason, body.by) for call_id, given in body.decisions.items()}
+    with ExitStack() as stack:
+        queue = stack.enter_context(serving.dispatcher.feeds.listen(record.id))
+        item = await serving.dispatcher.decide(record.id, said, run_id=body.run_id)
         return _stream(_turn(serving, item, queue, stack.pop_all()))
 
 
@@ -227,9 +268,9 @@ async def _turn(
             if event is None or isinstance(event, Saved):
                 result = await service.dispatcher.result(item, 0.0)
                 if result is not None:  # run by another process, or long ago
-                    event = TurnEnded(result, item.id, run_id=result.run_id)
+                    event = TurnEnded(result, item.id or None, run_id=result.run_id)
             yield event
-            if isinstance(event, TurnEnded) and event.inbox_id == item.id:
+            if isinstance(event, TurnEnded) and event.run_id == item.run_id:
                 return
 
 
@@ -257,8 +298,14 @@ async def events(agent: str, serving: Serving) -> Response:
 
 @router.post("/agents/{agent}/compact")
 async def compact(agent: str, serving: Serving) -> Response:
-    """Page out now, as the stream of its events."""
-    return _stream((await talk(serving, agent)).compact())
+    """Page out now, as the stream of its events; 409 while a turn of the agent runs."""
+    asked = await talk(serving, agent)
+    try:
+        async with serving.runtime.lock(asked.agent.id, wait_seconds=0):
+            pass  # what was refused later could only be told in the stream
+    except AgentBusy:
+        raise AgentBusy("a turn of this agent is running; wait for its end or cancel it, then ask again") from None
+    return _stream(asked.compact())
 
 
 def _stream(source: AsyncGenerator[Event | None, None] | AsyncGenerator[Event, None]) -> Response:

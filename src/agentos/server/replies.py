@@ -19,6 +19,7 @@ from agentos.errors import (
     Conflict,
     NotFound,
     Overloaded,
+    PendingApproval,
     Stopping,
     StoreError,
     ToolError,
@@ -31,6 +32,8 @@ _STATUS: dict[type[AgentOSError], int] = {
     NotFound: 404, Conflict: 409, Overloaded: 429, UsageError: 400, ToolError: 400, ConfigError: 400,
     AgentBusy: 409, Stopping: 503, StoreError: 503,
 }  # fmt: skip
+RETRY_AFTER_SECONDS = 5
+"""After how long a server that stops, or a database that was away, may be there again."""
 
 
 class Unsupported(Exception):
@@ -54,6 +57,7 @@ async def patient(parts: AsyncGenerator[bytes, None]) -> Response:
     """A JSON answer; where its first part is a space, it takes long, and spaces keep its client waiting."""
     first = await anext(parts)
     if first != b" ":
+        await parts.aclose()
         return Response(first, media_type="application/json")
 
     async def whole() -> AsyncGenerator[bytes, None]:
@@ -127,12 +131,15 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(AgentOSError)
     async def refused(request: Request, error: AgentOSError) -> Response:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 503)
-        response = refusal(request, status, str(error), error)
+        detail: Any = str(error)
+        if isinstance(error, PendingApproval):
+            detail = {"code": "PENDING_APPROVAL", "message": detail}
+        response = refusal(request, status, detail, error)
         if isinstance(error, Overloaded):
             response.headers["Retry-After"] = str(error.retry_after_seconds)
-        if isinstance(error, Stopping):
-            response.headers["Retry-After"] = "5"
-        elif status >= 500:
+        if status == 503:
+            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        if status >= 500 and not isinstance(error, Stopping):
             _log.error("request failed", extra={"error": str(error)})
         if status == 409 and not isinstance(error, AgentBusy):
             response.headers["x-should-retry"] = "false"  # the same again would be refused again

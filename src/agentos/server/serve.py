@@ -6,7 +6,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agentos.errors import UsageError
 from agentos.runtime import Runtime
@@ -47,11 +49,44 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Protocol(H11Protocol):
+    """h11, which hangs up on a client that does not finish a request's line and headers in time.
+
+    uvicorn itself waits for them for ever, and ends only connections that are idle between two requests.
+    """
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def _await_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._late is None:
+            service: Service = self.config.app.state.service  # type: ignore[union-attr]  # it is `create_app`'s
+            self._late = self.loop.call_later(service.head_seconds, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
 def web_server(service: Service) -> uvicorn.Server:
     """The web server of an open home; it stops once its `should_exit` is set."""
     config = uvicorn.Config(
-        create_app(service), log_config=None, access_log=False, lifespan="off", server_header=False, ws="none",
-        http="h11",  # the stricter of uvicorn's two, and always there
+        create_app(service), log_config=None, access_log=False, lifespan="on", server_header=False, ws="none",
+        http=_Protocol,  # h11 is the stricter of uvicorn's two, and always there
         timeout_graceful_shutdown=_SHUT_SECONDS, timeout_keep_alive=75, h11_max_incomplete_event_size=64 * 1024,
     )  # fmt: skip
     return _Server(config)

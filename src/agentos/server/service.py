@@ -13,6 +13,7 @@ from agentos.errors import NotFound, UsageError
 from agentos.protocols import Store
 from agentos.runtime import Runtime
 from agentos.server.inspector.sessions import Sessions
+from agentos.server.mcp_endpoint import McpEndpoint
 from agentos.server.metrics import Metrics
 from agentos.state import AgentRecord
 
@@ -29,7 +30,11 @@ class Service:
     token: str = field(repr=False)
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     """Names by which the server may be called: lower case, no port."""
-    max_body_bytes: int = 10 * 1024 * 1024
+    max_body_bytes: int = 1024 * 1024
+    max_file_bytes: int = 10 * 1024 * 1024
+    """The same where a whole file comes in."""
+    head_seconds: float = 30.0
+    """How long a request's line and headers may take to arrive."""
     body_seconds: float = 30.0
     """How long a request's body may take to arrive."""
     keep_alive_seconds: float = 20.0
@@ -41,10 +46,12 @@ class Service:
     """How long the sign-in page takes to refuse a token."""
     metrics: Metrics = field(init=False, repr=False)
     sessions: Sessions = field(init=False, repr=False)
+    mcp: McpEndpoint = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.runtime, self.dispatcher)
         self.sessions = Sessions(self.token, lambda: self.runtime.clock.now().timestamp())
+        self.mcp = McpEndpoint(self.runtime, self.dispatcher)
 
     def allow(self, *names: str) -> None:
         """Accept further names in the Host header; `UsageError` for what is none."""
@@ -85,7 +92,7 @@ def existing_agent(tx: Any, agent_id: str) -> AgentRecord:
     return record
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

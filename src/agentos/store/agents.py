@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,14 +22,17 @@ from agentos.store.tables import (
     BlockVersionRow,
     HomeRow,
     JournalRow,
+    McpServerRow,
     MessageRow,
     RunRow,
     ToolRow,
     WindowRow,
 )
+from agentos.tools.servers import McpServer, StoredServer
 
 _agent, _block, _version, _attached = (table(r) for r in (AgentRow, BlockRow, BlockVersionRow, AgentBlockRow))
 _journal, _window, _message, _run, _tool = (table(r) for r in (JournalRow, WindowRow, MessageRow, RunRow, ToolRow))
+_home, _server = table(HomeRow), table(McpServerRow)
 _RECORD = [_agent.c[name] for name in AgentRecord.__dataclass_fields__]
 _BY_ID = sa.select(*_RECORD).where(_agent.c.id == sa.bindparam("agent_id"))
 _VERSION_OF = sa.select(_agent.c.version).where(_agent.c.id == sa.bindparam("agent_id"))
@@ -72,7 +76,7 @@ ON CONFLICT (model) DO UPDATE SET believed = excluded.believed, tokens = exclude
 
 
 class AgentRows(Rows):
-    """Statements on agents, blocks, tools that clients described, and the journal."""
+    """Statements on agents, blocks, tools that clients described, MCP servers, and the journal."""
 
     # agents
 
@@ -131,10 +135,12 @@ class AgentRows(Rows):
             )
         return [_agent_record(row) for row in self.page_by_id(query, [AGENT_ORDERS[order_by], _agent.c.id], **part)]
 
-    def agent_models(self) -> list[str]:
-        """The models that agents have as their own, by name."""
-        query = sa.select(_agent.c.model).where(_agent.c.model.is_not(None)).distinct()
-        return list(self.connection.execute(query.order_by(_agent.c.model)).scalars())
+    def agent_models(self, limit: int) -> list[str]:
+        """The models that most agents have as their own."""
+        query = sa.select(_agent.c.model).where(_agent.c.model.is_not(None)).group_by(_agent.c.model)
+        return list(
+            self.connection.execute(query.order_by(sa.func.count().desc(), _agent.c.model).limit(limit)).scalars()
+        )
 
     def agent_tags(self) -> list[str]:
         """Every tag that an agent has, sorted."""
@@ -418,6 +424,31 @@ class AgentRows(Rows):
             self.update_agent(record.id, tools=[n for n in record.tools or () if n != tool.name])
         self.connection.execute(sa.delete(_tool).where(_tool.c.id == tool.id))
 
+    # MCP servers
+
+    def mcp_servers(self, agent_id: str | None = None) -> list[StoredServer]:
+        """The MCP servers of an agent, or of all, by agent and name."""
+        query = sa.select(_server).order_by(_server.c.agent_id, _server.c.name)
+        rows = self.all(query if agent_id is None else query.where(_server.c.agent_id == agent_id))
+        return [_to_server(row) for row in rows]
+
+    def save_mcp_server(self, stored: StoredServer) -> None:
+        """Insert a server, in place of the agent's one of that name; `NotFound` when the agent was deleted."""
+        if not self.lock_agent(stored.agent_id):
+            raise NotFound("this agent was deleted; `agentos agents list` shows which there are")
+        self.delete_mcp_server(stored.agent_id, stored.name)
+        values = {"config": stored.server.model_dump(mode="json"), "name": stored.name}
+        tools = None if stored.tools is None else list(stored.tools)
+        self.insert(
+            McpServerRow, agent_id=stored.agent_id, created_at=stored.created_at, tools=tools, problem=stored.problem,
+            revision=uuid.uuid4().hex, **values,
+        )  # fmt: skip
+
+    def delete_mcp_server(self, agent_id: str, name: str) -> bool:
+        """Remove a server; whether there was one."""
+        query = sa.delete(_server).where(_server.c.agent_id == agent_id, _server.c.name == name)
+        return self.connection.execute(query).rowcount > 0
+
     # journal
 
     def journal(
@@ -432,7 +463,8 @@ class AgentRows(Rows):
         text: str | None = None,
         undo_of: int | None = None,
     ) -> int:
-        """Append an event; of `text` only a salted hash is kept."""
+        """Append an event; of `text` only a salted hash is kept. The note of a client's ends with its name."""
+        note = "; ".join(filter(None, (note, cause.client and f"from {cause.client}")))
         return self.insert(
             JournalRow, agent_id=cause.agent_id, created_at=datetime.now(UTC), actor=cause.actor, action=action,
             target=target, note=note, run_id=cause.run_id, message_id=cause.message_id, call_id=cause.call_id,
@@ -469,6 +501,17 @@ class AgentRows(Rows):
         behind = undo.where(_journal.c.id > since, _journal.c.undo_of.is_not(None))
         return [dict(row) for row in self.all(behind.order_by(_journal.c.id.desc()))]
 
+    def events_since(
+        self, agent_id: str, after: int, since: datetime | None, limit: int, actions: tuple[str, ...] = ()
+    ) -> list[dict[str, Any]]:
+        """Journal rows of an agent behind the event `after` and from the time `since` on, oldest first."""
+        query = sa.select(_journal).where(_journal.c.agent_id == agent_id, _journal.c.id > after)
+        if since is not None:
+            query = query.where(_journal.c.created_at >= since)
+        if actions:
+            query = query.where(sa.or_(*(_journal.c.action.startswith(a) for a in actions)))
+        return [dict(row) for row in self.all(query.order_by(_journal.c.id).limit(limit))]
+
     def event(self, event_id: int) -> dict[str, Any] | None:
         """One journal row."""
         row = self.first(sa.select(_journal).where(_journal.c.id == event_id))
@@ -483,8 +526,19 @@ class AgentRows(Rows):
 
     def home(self, key: str) -> str:
         """A fact about the home, such as its `id` or `salt` (made when the database was made)."""
-        value = self.scalar(sa.select(table(HomeRow).c.value).where(table(HomeRow).c.key == key))
+        value = self.scalar(sa.select(_home.c.value).where(_home.c.key == key))
         return "" if value is None else str(value)
+
+    def homes(self, prefix: str) -> dict[str, str]:
+        """The facts about the home whose keys begin so, by key."""
+        query = sa.select(_home.c.key, _home.c.value).where(_home.c.key.startswith(prefix, autoescape=True))
+        return {row[0]: row[1] for row in self.connection.execute(query.order_by(_home.c.key))}
+
+    def set_home(self, key: str, value: str | None) -> None:
+        """Keep a fact about the home, or with None forget it."""
+        self.connection.execute(sa.delete(_home).where(_home.c.key == key))
+        if value is not None:
+            self.insert(HomeRow, key=key, value=value)
 
     def learned_window(self, model: str, believed: int) -> int | None:
         """The context window, in tokens, that this model's provider named when it was believed to be `believed`.
@@ -506,6 +560,12 @@ def _to_block(row: Any) -> Block:
 
 def _to_tool(row: Any) -> StoredTool:
     return StoredTool(**{**row, "tags": tuple(row["tags"])})
+
+
+def _to_server(row: Any) -> StoredServer:
+    values = {**row, "tools": None if row["tools"] is None else tuple(row["tools"])}
+    del values["name"]
+    return StoredServer(server=McpServer.model_validate(values.pop("config")), **values)
 
 
 def _agent_record(row: Any) -> AgentRecord:

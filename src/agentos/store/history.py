@@ -20,16 +20,17 @@ _summary, _journal = table(SummaryRow), table(JournalRow)
 _MESSAGE_FIELDS = [f for f in Message.__dataclass_fields__ if f != "id"]
 
 _WAITING = (
-    sa.select(_inbox)
+    sa.select(_inbox, _run.c.max_steps, _run.c.background)
     .join(_run, _run.c.id == _inbox.c.run_id)
     .where(_run.c.agent_id == sa.bindparam("agent_id"), _run.c.status == "created")
     .order_by(_inbox.c.id)
     .limit(1)
 )
+_STATUS = sa.select(_run.c.status).where(_run.c.id == sa.bindparam("run_id"))
 _BY_TIME = [_message.c.created_at, _message.c.id]
 _OF_RUN = sa.select(_message).where(_message.c.run_id == sa.bindparam("run_id")).order_by(_message.c.seq)
 _OF_INPUT = sa.select(_message).where(_message.c.inbox_id == sa.bindparam("inbox_id")).order_by(_message.c.id)
-Part = Literal["input", "notice", "reasoning", "text", "call", "result", "summary"]
+Part = Literal["input", "notice", "reasoning", "text", "call", "request", "result", "decision", "summary"]
 """What a message may hold, or the summary's entry that ends with it."""
 
 
@@ -217,9 +218,14 @@ class HistoryRows(RunRows, TimerRows):
                     raise Conflict(f"otid {item.otid!r} was used for another message; use a new one")
                 return InboxItem(**row), False
         values = fields(item)
-        del values["id"]
+        for name in ("id", "max_steps", "background"):
+            del values[name]
         saved = replace(item, id=self.insert(InboxRow, **values))
-        self.add_run(RunRecord(item.run_id, item.agent_id, item.created_at, inbox_id=saved.id, status="created"))
+        run = RunRecord(
+            item.run_id, item.agent_id, item.created_at, inbox_id=saved.id, status="created", max_steps=item.max_steps,
+            background=item.background,
+        )  # fmt: skip
+        self.add_run(run)
         for message in messages:
             self.add_message(replace(message, inbox_id=saved.id))
         return saved, True
@@ -242,7 +248,7 @@ class HistoryRows(RunRows, TimerRows):
 
         None of them where its run was cancelled meanwhile.
         """
-        if self.scalar(sa.select(_run.c.status).where(_run.c.id == item.run_id)) != "created":
+        if self.scalar(_STATUS, run_id=item.run_id) != "created":
             return []
         rows = self.all(_OF_INPUT, inbox_id=item.id)
         taken = [replace(_to_message(row), seq=last_seq + n, run_id=item.run_id) for n, row in enumerate(rows, 1)]
@@ -323,7 +329,14 @@ def _having(part: Part) -> Any:
         return sa.or_(*(thought != "" for thought in thoughts))
     if part == "text":
         return sa.and_(_message.c.role == "assistant", _message.c.content != "")
-    return _message.c.calls.is_not(None) if part == "call" else _message.c.role == "tool"
+    if part in ("call", "request"):  # what runs by itself, and what somebody has to approve first
+        calls = sa.cast(_message.c.calls, sa.String)
+        asking = calls.contains('"asks": true')
+        return asking if part == "request" else sa.or_(calls.contains('"asks": false'), ~asking)
+    if part == "decision":
+        decided = sa.cast(_run.c.decisions, sa.String).contains(_message.c.call_id)
+        return sa.exists().where(_run.c.id == _message.c.run_id, decided)
+    return _message.c.role == "tool"
 
 
 def _to_entry(row: Any) -> SummaryEntry:

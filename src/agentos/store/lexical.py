@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from agentos.memory.recall import MessageFilter, Place
-from agentos.store.rows import Rows
+from agentos.store.rows import Rows, shown
 from agentos.store.tables import UtcTime
 
 _MESSAGES = """
@@ -36,15 +36,15 @@ SELECT p.id, found.rank FROM (
     SELECT rowid, bm25(passage_fts, 0.0, 1.0) AS rank FROM passage_fts
     WHERE passage_fts MATCH :match ORDER BY rank LIMIT :most
 ) found CROSS JOIN passage p ON p.id = found.rowid
-WHERE +p.agent_id = :agent_id AND p.valid_to IS NULL {filters}
+WHERE +p.agent_id = :agent_id {filters}
 ORDER BY found.rank LIMIT :limit
 """
 _ALL_MESSAGES = sa.text(_MESSAGES)
 _SECOND_AGENT = sa.text("SELECT 1 FROM agent LIMIT 1 OFFSET 1")
 _TIME = UtcTime()
-_VALID_PASSAGES = """
+_SHOWN_PASSAGES = """
 SELECT p.id FROM passage p
-WHERE p.id {among} AND p.agent_id || '' = :agent_id AND p.valid_to IS NULL {filters}
+WHERE p.id {among} AND p.agent_id || '' = :agent_id {filters}
 """
 
 
@@ -109,13 +109,15 @@ class LexicalRows(Rows):
         start: datetime | None,
         end: datetime | None,
         all_tags: bool = False,
+        as_of: datetime | None = None,
+        include_superseded: bool = False,
         limit: int,
     ) -> list[int]:
-        """Ids of the agent's valid passages that hold any term, best first."""
-        query, values = self._of_passages(_PASSAGES, tags, start, end, all_tags)
+        """Ids of the agent's passages that may be shown (`rows.shown`) and hold any term, best first."""
+        query, values = self._of_passages(_PASSAGES, tags, start, end, all_tags, as_of, include_superseded)
         return self._ids(query, "passage", agent_id, terms, limit, values)
 
-    def valid_passages(
+    def shown_passages(
         self,
         agent_id: str,
         ids: Sequence[int],
@@ -124,12 +126,14 @@ class LexicalRows(Rows):
         start: datetime | None,
         end: datetime | None,
         all_tags: bool = False,
+        as_of: datetime | None = None,
+        include_superseded: bool = False,
     ) -> list[int]:
-        """Those of `ids`, in their order, that are valid passages of the agent and pass the filters."""
-        query, values = self._of_passages(_VALID_PASSAGES, tags, start, end, all_tags)
+        """Those of `ids`, in their order, that are passages of the agent, may be shown and pass the filters."""
+        query, values = self._of_passages(_SHOWN_PASSAGES, tags, start, end, all_tags, as_of, include_superseded)
         values |= {"ids": json.dumps(list(ids)), "agent_id": agent_id}
-        valid = set(self.connection.execute(query, values).scalars())
-        return [key for key in ids if key in valid]
+        kept = set(self.connection.execute(query, values).scalars())
+        return [key for key in ids if key in kept]
 
     def _ids(
         self, query: sa.TextClause, name: str, agent_id: str, terms: Sequence[str], limit: int, values: dict[str, Any]
@@ -151,10 +155,13 @@ class LexicalRows(Rows):
         return list(found)[:limit]
 
     def _of_passages(
-        self, template: str, tags: tuple[str, ...], start: datetime | None, end: datetime | None, all_tags: bool
-    ) -> tuple[sa.TextClause, dict[str, Any]]:
+        self, template: str, tags: tuple[str, ...], start: datetime | None, end: datetime | None, all_tags: bool,
+        as_of: datetime | None, include_superseded: bool,
+    ) -> tuple[sa.TextClause, dict[str, Any]]:  # fmt: skip
         """A statement on passages with these filters, and their values."""
         filters, values = _time_filter("p", start, end)
+        condition, more = shown("p", as_of, include_superseded)
+        filters, values = f"AND {condition}{filters}", values | more
         filters += f" AND {self._tagged}" if tags else ""
         query = sa.text(template.format(filters=filters, among=self._among))
         if tags:

@@ -34,7 +34,7 @@ GROUP BY id ORDER BY score DESC, id LIMIT :limit
 """
 """For the rows that match: the sum of BM25 over the phrases that they hold, with FTS5's constants."""
 _MESSAGES = _BM25.format(table="message", row="m")
-_PASSAGES = _BM25.format(table="passage", row="p").replace("{filters}", "AND p.valid_to IS NULL {filters}")
+_PASSAGES = _BM25.format(table="passage", row="p")
 _PHRASES = sa.text("""
 SELECT CAST(phraseto_tsquery('agentos', agentos_words(term)) AS text)
 FROM unnest(CAST(:terms AS text[])) WITH ORDINALITY AS given(term, number) ORDER BY number
@@ -70,10 +70,12 @@ class PostgresLexicalRows(LexicalRows):
         start: datetime | None,
         end: datetime | None,
         all_tags: bool = False,
+        as_of: datetime | None = None,
+        include_superseded: bool = False,
         limit: int,
     ) -> list[int]:
         """See `LexicalRows`."""
-        query, values = self._of_passages(_PASSAGES, tags, start, end, all_tags)
+        query, values = self._of_passages(_PASSAGES, tags, start, end, all_tags, as_of, include_superseded)
         found: dict[int, None] = {}
         phrases = self._phrases(terms)
         for expression in self._expressions("passage", agent_id, phrases) if phrases else ():

@@ -8,9 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from agentos.errors import Conflict, NotFound
 from agentos.messages import Cause, Passage
 from agentos.store.agents import AgentRows
-from agentos.store.rows import listed, table
+from agentos.store.rows import listed, shown, table
 from agentos.store.tables import OutboxRow, PassageRow
 
 _passage, _outbox = table(PassageRow), table(OutboxRow)
@@ -24,18 +25,53 @@ class PassageRows(AgentRows):
     """Statements on archival memory."""
 
     def add_passage(self, passage: Passage, cause: Cause) -> tuple[Passage, bool]:
-        """Insert, or unite tags with the first valid passage of equal text; (passage, whether it is new)."""
+        """Insert, or unite tags with the first valid passage of equal text; (passage, whether it is new).
+
+        What it `replaces` is superseded by it (by the united one) and both are linked. `NotFound` where there is no
+        such passage, `Conflict` where that is valid no more. One that comes with an end is inserted as it is.
+        """
         self.lock_agent(passage.agent_id)
-        known = self.equal_passage(passage)
-        if known is not None:
-            return self._unite_tags(known, passage.tags, cause), False
+        old = None if passage.replaces is None else self._replaceable(passage.agent_id, passage.replaces)
+        known = self.equal_passage(passage) if passage.valid_to is None else None
+        saved = self._unite_tags(known, passage.tags, cause) if known else self._insert_passage(passage, old, cause)
+        if old is not None and old.id != saved.id:
+            ended = max(old.created_at, passage.created_at)
+            self.end_passage(old.id, ended, cause, "passage.supersede", superseded_by=saved.id, note=f"by {saved.ref}")
+            saved = replace(saved, replaces=saved.replaces or old.id)
+        return saved, known is None
+
+    def _insert_passage(self, passage: Passage, old: Passage | None, cause: Cause) -> Passage:
         passage = replace(passage, about=passage.about or self.speaker(cause))
         values: dict[str, Any] = {name: getattr(passage, name) for name in _FIELDS}
         values |= {"tags": list(passage.tags), "text_hash": _digest(passage.text), "embedding": passage.embedding}
         saved = replace(passage, id=self.insert(PassageRow, **values))
-        self.journal(cause, "passage.insert", saved.ref, after=saved.id, text=saved.text)
-        self.insert(OutboxRow, agent_id=saved.agent_id, passage_id=saved.id, op="upsert")
-        return saved, True
+        self.journal(
+            cause, "passage.insert", saved.ref, f"replaces {old.ref}" if old else "",
+            before=None if old is None else old.id, after=saved.id, text=saved.text,
+        )  # fmt: skip
+        if saved.valid_to is None:
+            self.insert(OutboxRow, agent_id=saved.agent_id, passage_id=saved.id, op="upsert")
+        if saved.superseded_by is not None:
+            self._link(saved.id, saved.superseded_by)
+        return saved
+
+    def _replaceable(self, agent_id: str, passage_id: int) -> Passage:
+        """A passage that another may take the place of."""
+        old = last = self._passage(agent_id, passage_id)
+        if old is None:
+            raise NotFound(f"there is no passage p{passage_id} to replace; a search shows the ids")
+        if old.valid_to is None:
+            return old
+        if old.superseded_by is None:
+            raise Conflict(f"{old.ref} was deleted; store the text without replacing it")
+        while last is not None and last.superseded_by is not None:
+            last = self._passage(agent_id, last.superseded_by)
+        if last is None or last.valid_to is not None:
+            raise Conflict(f"{old.ref} was superseded and what took its place was deleted; store the text on its own")
+        raise Conflict(f"{old.ref} was superseded by {last.ref}; replace that one")
+
+    def _passage(self, agent_id: str, passage_id: int) -> Passage | None:
+        return next(iter(self.passages(agent_id, [passage_id])), None)
 
     def equal_passage(self, passage: Passage) -> Passage | None:
         """The agent's first valid passage with the same text."""
@@ -55,6 +91,10 @@ class PassageRows(AgentRows):
             self.journal(cause, "passage.tag", passage.ref)
         return replace(passage, tags=united)
 
+    def _link(self, passage_id: int, taker: int) -> None:
+        first = sa.update(_passage).where(_passage.c.id == taker, _passage.c.replaces.is_(None))
+        self.connection.execute(first.values(replaces=passage_id))
+
     def end_passage(
         self,
         passage_id: int,
@@ -62,12 +102,20 @@ class PassageRows(AgentRows):
         cause: Cause,
         action: str,
         *,
+        superseded_by: int | None = None,
         undo_of: int | None = None,
         note: str = "",
     ) -> None:
-        """Set (or with None take back) the end of a passage's validity; only valid ones are found."""
-        self.update(PassageRow, passage_id, valid_to=at)
-        self.journal(cause, action, f"p{passage_id}", note, before=passage_id, after=passage_id, undo_of=undo_of)
+        """Set (or with None take back) the end of a passage's validity, and link it with what took its place."""
+        if superseded_by is not None:
+            self._link(passage_id, superseded_by)
+        elif at is None:
+            taker = sa.select(_passage.c.superseded_by).where(_passage.c.id == passage_id).scalar_subquery()
+            link = sa.update(_passage).where(_passage.c.id == taker, _passage.c.replaces == passage_id)
+            self.connection.execute(link.values(replaces=None))
+        self.update(PassageRow, passage_id, valid_to=at, superseded_by=superseded_by)
+        after = superseded_by or passage_id
+        self.journal(cause, action, f"p{passage_id}", note, before=passage_id, after=after, undo_of=undo_of)
         op = "upsert" if at is None else "delete"
         self.insert(OutboxRow, agent_id=cause.agent_id, passage_id=passage_id, op=op)
 
@@ -75,6 +123,11 @@ class PassageRows(AgentRows):
         """The passages with these ids that belong to the agent."""
         query = sa.select(*_COLUMNS).where(_by_id == agent_id, _passage.c.id.in_(list(ids)))
         return [_to_passage(row) for row in self.all(query)]
+
+    def superseded(self, agent_id: str, passage_id: int) -> list[Passage]:
+        """The agent's passages whose place this one took, the last one first."""
+        query = sa.select(*_COLUMNS).where(_by_id == agent_id, _passage.c.superseded_by == passage_id)
+        return [_to_passage(row) for row in self.all(query.order_by(_passage.c.valid_to.desc(), _passage.c.id.desc()))]
 
     def recent_passages(self, agent_id: str, limit: int = 50, before_id: int | None = None) -> list[Passage]:
         """The newest valid passages, newest first."""
@@ -95,12 +148,13 @@ class PassageRows(AgentRows):
         tag: str | None = None,
         start: datetime | None = None,
         end: datetime | None = None,
+        include_superseded: bool = False,
     ) -> list[Passage]:
-        """A page of the agent's valid passages by their time.
+        """A page of the agent's valid passages by their time, or of those and the superseded ones.
 
         Only those that hold `text`, have the `tag` and are of the time, both ends included.
         """
-        query = sa.select(*_COLUMNS).where(_passage.c.agent_id == agent_id, _passage.c.valid_to.is_(None))
+        query = sa.select(*_COLUMNS).where(_passage.c.agent_id == agent_id, _shown(None, include_superseded))
         if text:
             query = query.where(_passage.c.text.icontains(text, autoescape=True))
         if tag is not None:
@@ -127,16 +181,16 @@ class PassageRows(AgentRows):
 
     def vectors(
         self, agent_id: str, fingerprint: str, *, ids: Iterable[int] | None = None, waiting: bool = False,
-        after_id: int = 0, limit: int = -1,
+        after_id: int = 0, limit: int = -1, as_of: datetime | None = None, include_superseded: bool = False,
     ) -> list[tuple[int, bytes]]:  # fmt: skip
-        """(passage id, embedding) of valid passages that this embedder embedded, by id.
+        """(passage id, embedding) of the passages that may be shown and that this embedder embedded, by id.
 
         Only those in `ids`; with `waiting`, only those that the index has not taken in yet.
         """
         query = sa.select(_passage.c.id, _passage.c.embedding).where(
             (_passage.c.agent_id if ids is None and not waiting else _by_id) == agent_id,
             _passage.c.fingerprint == fingerprint,
-            _passage.c.valid_to.is_(None),
+            _shown(as_of, include_superseded),
             _passage.c.id > after_id,
         )
         if ids is not None:
@@ -212,6 +266,11 @@ class PassageRows(AgentRows):
     def outbox_done(self, ids: Sequence[int]) -> None:
         """Forget changes that the index has taken in."""
         self.connection.execute(sa.delete(_outbox).where(_outbox.c.id.in_(list(ids))))
+
+
+def _shown(as_of: datetime | None, include_superseded: bool) -> sa.TextClause:
+    condition, values = shown("passage", as_of, include_superseded)
+    return sa.text(condition).bindparams(**values)
 
 
 def _digest(text: str) -> str:

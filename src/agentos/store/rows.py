@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from agentos.errors import NotFound
-from agentos.store.tables import AgentRow
+from agentos.store.tables import AgentRow, UtcTime
 
 
 def fields(value: Any) -> dict[str, Any]:
@@ -29,6 +30,23 @@ def listed(column: sa.ColumnElement[Any], words: Sequence[str], every: bool = Fa
     # unlike LIKE, `replace` tells upper from lower case in every database
     found = [sa.func.replace(text, json.dumps(word), "") != text for word in words]
     return sa.and_(*found) if every else sa.or_(*found)
+
+
+def shown(alias: str, as_of: datetime | None, include_superseded: bool) -> tuple[str, dict[str, Any]]:
+    """What keeps a query to the passages of the table `alias` that may be shown, and its values.
+
+    What is valid, or was at the time `as_of`; with `include_superseded` what had been superseded by then too. What
+    was deleted is never shown.
+    """
+    values: dict[str, Any] = {}
+    ended = f"{alias}.superseded_by IS NOT NULL"
+    condition = f"{alias}.valid_to IS NULL"
+    if as_of is not None:
+        values["as_of"] = UtcTime().process_bind_param(as_of, None)
+        ended += "" if include_superseded else f" AND {alias}.valid_to > :as_of"
+    if as_of is not None or include_superseded:
+        condition = f"({condition} OR {ended})"
+    return condition + (f" AND {alias}.created_at <= :as_of" if as_of else ""), values
 
 
 class Overtaken(Exception):

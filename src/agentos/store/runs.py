@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from agentos.messages import Usage
-from agentos.state import OPEN, RunRecord, StepRecord
+from agentos.state import OPEN, Decision, RunRecord, StepRecord
 from agentos.store.rows import Rows, fields, table
 from agentos.store.tables import InboxRow, JournalRow, RunRow, StepRow
 
@@ -20,6 +20,15 @@ _SPENT = (
     *(sa.func.sum(_step.c[n]).label(n) for n in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")),
 )
 """Sums over steps; the cost is None where no call has a price."""
+_BY_ID = sa.select(_run).where(_run.c.id == sa.bindparam("run_id"))
+_UNFINISHED = (
+    sa.select(_run)
+    .where(_run.c.agent_id == sa.bindparam("agent_id"), _run.c.status == "running")
+    .order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc())
+    .limit(1)
+)
+_ALL_WAITING = sa.select(sa.func.count()).select_from(_run).where(_run.c.status == "created")
+_ITS_WAITING = _ALL_WAITING.where(_run.c.agent_id == sa.bindparam("agent_id"))
 _USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
 
 
@@ -41,13 +50,12 @@ class RunRows(Rows):
 
     def run(self, run_id: str) -> RunRecord | None:
         """One run."""
-        row = self.first(sa.select(_run).where(_run.c.id == run_id))
+        row = self.first(_BY_ID, run_id=run_id)
         return None if row is None else _to_run(row)
 
     def unfinished_run(self, agent_id: str) -> RunRecord | None:
         """The agent's running run; the newest where a failed one was taken up again beside it."""
-        query = sa.select(_run).where(_run.c.agent_id == agent_id, _run.c.status == "running")
-        row = self.first(query.order_by(_run.c.created_at.desc(), _run.c.inbox_id.desc()).limit(1))
+        row = self.first(_UNFINISHED, agent_id=agent_id)
         return None if row is None else _to_run(row)
 
     def last_failed_run(self, agent_id: str) -> RunRecord | None:
@@ -62,7 +70,7 @@ class RunRows(Rows):
         return [_to_run(row) for row in self.all(query.order_by(_run.c.inbox_id))]
 
     def cancel_run(self, run: RunRecord, now: datetime) -> None:
-        """End a run that has not begun: its input stays out of the context."""
+        """End a run as cancelled; one that has not begun keeps its input out of the context."""
         self.save_run(replace(run, status="cancelled", stop_reason="cancelled", ended_at=now))
 
     def runs(self, agent_id: str, limit: int = 50) -> list[RunRecord]:
@@ -80,9 +88,13 @@ class RunRows(Rows):
         agent_ids: Collection[str] | None = None,
         statuses: Collection[str] | None = None,
         stop_reasons: Collection[str] | None = None,
+        background: bool | None = None,
     ) -> list[RunRecord]:
-        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named."""
-        query = sa.select(_run)
+        """A page of runs by the time they were accepted; of any agent, status and stop reason, or of those named.
+
+        With `background` only those that nobody waited for, or only the others.
+        """
+        query = sa.select(_run) if background is None else sa.select(_run).where(_run.c.background == background)
         for column, wanted in (
             (_run.c.agent_id, agent_ids), (_run.c.status, statuses), (_run.c.stop_reason, stop_reasons),
         ):  # fmt: skip
@@ -172,6 +184,11 @@ class RunRows(Rows):
         """Id of the newest step older than `when`; 0 when there is none."""
         return int(self.scalar(sa.select(sa.func.max(_step.c.id)).where(_step.c.created_at < when)) or 0)
 
+    def decisions(self, run_ids: Collection[str]) -> dict[str, dict[str, Decision]]:
+        """What was decided of these runs' calls: run id -> call id -> decision."""
+        query = sa.select(_run.c.id, _run.c.decisions).where(_run.c.id.in_(run_ids), _run.c.decisions.is_not(None))
+        return {row["id"]: _to_decisions(row["decisions"]) for row in self.all(query)}
+
     def started_calls(self, run_id: str) -> set[str]:
         """Ids of a run's calls that began outside our database."""
         query = sa.select(_journal.c.target).where(_journal.c.run_id == run_id, _journal.c.action == "call.started")
@@ -179,8 +196,7 @@ class RunRows(Rows):
 
     def count_waiting(self, agent_id: str | None = None) -> int:
         """How many accepted inputs wait for their turn to begin; of one agent, or of all."""
-        query = sa.select(sa.func.count()).select_from(_run).where(_run.c.status == "created")
-        return int(self.scalar(query if agent_id is None else query.where(_run.c.agent_id == agent_id)))
+        return int(self.scalar(_ALL_WAITING) if agent_id is None else self.scalar(_ITS_WAITING, agent_id=agent_id))
 
 
 def _to_step(row: Any) -> StepRecord:
@@ -191,9 +207,17 @@ def _to_step(row: Any) -> StepRecord:
 def _run_values(run: RunRecord) -> dict[str, Any]:
     values = fields(run) | fields(run.usage)
     del values["usage"]
+    decisions = {call_id: vars(d) | {"at": d.at and d.at.isoformat()} for call_id, d in run.decisions.items()}
+    values["decisions"] = decisions or None
     return values
 
 
 def _to_run(row: Any) -> RunRecord:
     values = dict(row)
+    values["decisions"] = _to_decisions(values["decisions"])
     return RunRecord(usage=_pop_usage(values), **values)
+
+
+def _to_decisions(saved: dict[str, Any] | None) -> dict[str, Decision]:
+    """What was decided of a run's calls, from its column."""
+    return {call_id: Decision(**d | {"at": datetime.fromisoformat(d["at"])}) for call_id, d in (saved or {}).items()}

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, LargeBinary, String, text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, LargeBinary, String, false, text
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -173,6 +173,7 @@ class PassageRow(SQLModel, table=True):
         Index("ix_passage_time", "agent_id", "created_at"),
         Index("ix_passage_hash", "agent_id", "text_hash"),
         Index("ix_passage_fingerprint", "agent_id", "fingerprint"),
+        Index("ix_passage_superseded", "superseded_by", **_where("superseded_by IS NOT NULL")),
         _NEVER_REUSED,
     )
     id: int | None = Field(default=None, primary_key=True)
@@ -187,6 +188,8 @@ class PassageRow(SQLModel, table=True):
     message_id: int | None = None
     call_id: str | None = None
     valid_to: datetime | None = _time(nullable=True)
+    replaces: int | None = None
+    superseded_by: int | None = None
     embedding: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     fingerprint: str | None = None
 
@@ -216,6 +219,10 @@ class RunRow(SQLModel, table=True):
     cost_usd: float | None = None
     error: str | None = None
     ended_at: datetime | None = _time(nullable=True)
+    decisions: dict[str, Any] | None = _json(nullable=True)
+    """What was decided of its calls that waited for approval, by call id."""
+    max_steps: int | None = None
+    background: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class StepRow(SQLModel, table=True):
@@ -303,6 +310,20 @@ class ToolRow(SQLModel, table=True):
     tags: list[str] = _json()
     return_char_limit: int = 50_000
     meta: dict[str, Any] = _json()
+    approval: str = Field(default="always", sa_column_kwargs={"server_default": "always"})
+
+
+class McpServerRow(SQLModel, table=True):
+    """An MCP server of an agent (`agentos.tools.servers.StoredServer`)."""
+
+    __tablename__ = "mcp_server"
+    agent_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    created_at: datetime = _time()
+    config: dict[str, Any] = _json()
+    tools: list[dict[str, Any]] | None = _json(nullable=True)
+    problem: str = ""
+    revision: str = ""
 
 
 class OutboxRow(SQLModel, table=True):

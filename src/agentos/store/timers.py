@@ -9,15 +9,28 @@ import sqlalchemy as sa
 from agentos.messages import Cause, Input
 from agentos.state import OPEN, Schedule, Timer
 from agentos.store.rows import Rows, fields, table
-from agentos.store.tables import InboxRow, RunRow, ScheduleRow, TimerRow
+from agentos.store.tables import InboxRow, MessageRow, RunRow, ScheduleRow, TimerRow
 
-_timer, _schedule, _run, _inbox = (table(r) for r in (TimerRow, ScheduleRow, RunRow, InboxRow))
+_timer, _schedule, _run, _inbox, _message = (table(r) for r in (TimerRow, ScheduleRow, RunRow, InboxRow, MessageRow))
 _TIMERS = (
     sa.select(_timer)
     .where(_timer.c.agent_id == sa.bindparam("agent_id"), _timer.c.fired_at.is_(None))
     .where(_timer.c.due_at <= sa.bindparam("due_by"))
     .order_by(_timer.c.due_at, _timer.c.id)
 )
+
+
+_AWAITING = sa.select(_run.c.agent_id).where(_run.c.status == "running", _run.c.stop_reason == "requires_approval")
+_BY_SCHEDULE = sa.exists().where(
+    _schedule.c.agent_id == _inbox.c.agent_id, _inbox.c.otid.startswith(_schedule.c.id + "@")
+)
+_SPOKEN_TO = (
+    sa.select(_run.c.agent_id)
+    .join(_inbox, _inbox.c.id == _run.c.inbox_id)
+    .join(_message, _message.c.inbox_id == _inbox.c.id)
+    .where(_run.c.status == "created", _message.c.origin == "user", ~_BY_SCHEDULE)
+)
+"""Agents for whom a message of a user's waits."""
 
 
 class TimerRows(Rows):
@@ -39,10 +52,24 @@ class TimerRows(Rows):
             self.update(TimerRow, timer.id, fired_at=at)
 
     def agents_due(self, now: datetime) -> list[str]:
-        """Ids of the agents with a run that has not ended or a timer that is due."""
+        """Ids of the agents with a run that has not ended or a timer that is due.
+
+        Of those that await approval only the ones to whom a user wrote.
+        """
         runs = sa.select(_run.c.agent_id).where(_run.c.status.in_(OPEN))
         timers = sa.select(_timer.c.agent_id).where(_timer.c.fired_at.is_(None), _timer.c.due_at <= now)
-        return list(self.connection.execute(runs.union(timers)).scalars())
+        spoken_to = _SPOKEN_TO.where(_run.c.agent_id.in_(_AWAITING))
+        found = (set(self.connection.execute(query).scalars()) for query in (runs.union(timers), _AWAITING, spoken_to))
+        due, waiting, spoken = found
+        return list(due - waiting | spoken)
+
+    def awaits_approval(self, agent_id: str) -> bool:
+        """Whether the agent's turn stopped at calls that somebody has yet to approve."""
+        return self.first(_AWAITING.where(_run.c.agent_id == agent_id)) is not None
+
+    def user_waits(self, agent_id: str) -> bool:
+        """Whether a user's message waits for its turn: none of the system's, and none that a schedule sent."""
+        return self.first(_SPOKEN_TO.where(_run.c.agent_id == agent_id).limit(1)) is not None
 
     # schedules
 

@@ -8,11 +8,12 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from agentos.errors import Conflict, StoreError, UsageError
+from agentos.errors import Conflict, NotFound, StoreError, UsageError
 from agentos.events import Retry
 from agentos.messages import Block, Cause, Message, Passage, Reply
 from agentos.protocols import LLM, Delta, LLMRequest
@@ -21,6 +22,7 @@ from agentos.state import AgentRecord, InboxItem
 _NOW = datetime(2026, 5, 8, 9, 30, tzinfo=UTC)
 _AGENT = AgentRecord("agent-0c0ffee0", "conformance", "assistant", _NOW)
 _CAUSE = Cause(_AGENT.id, "user")
+_ALL_TIMES: dict[str, Any] = {"tags": (), "start": None, "end": None}
 
 # stores: each check gets an empty, migrated store; anything with `write`, `read` and `close`
 
@@ -124,6 +126,46 @@ async def check_equal_passages(store: Any) -> None:
     assert third.id > first.id
 
 
+async def check_superseded_passages(store: Any) -> None:
+    """A passage that another replaces ends when that begins, and both are linked, also with a united one; nothing else
+    can be replaced. Text equal to a superseded one is new."""
+
+    def add(text: str, day: int, replaces: int | None = None) -> Any:
+        passage = Passage(0, _AGENT.id, text, "agent", _NOW + timedelta(days=day), replaces=replaces)
+        return store.write(lambda tx: tx.add_passage(passage, _CAUSE))
+
+    async def look(*ids: int) -> list[tuple[int | None, int | None, datetime | None]]:
+        found = {p.id: p for p in await store.read(lambda tx: tx.passages(_AGENT.id, ids))}
+        return [(found[n].replaces, found[n].superseded_by, found[n].valid_to) for n in ids]
+
+    await store.write(lambda tx: tx.add_agent(_AGENT))
+    (first, _), (other, _) = await add("tea at four", 0), await add("the cat is Tom", 0)
+    second, new = await add("tea at five", 1, first.id)
+    assert new
+    assert second.replaces == first.id
+    assert await look(first.id, second.id) == [(None, second.id, _NOW + timedelta(days=1)), (first.id, None, None)]
+    await _refused(add("tea at six", 2, first.id), Conflict)
+    await _refused(add("tea at six", 2, 10**15), NotFound)
+    assert await add("tea at five", 2, second.id) == (second, False)
+    third, new = await add("tea at four", 2)
+    assert new
+    united, new = await add("tea at four", 3, second.id)
+    assert not new
+    assert united == replace(third, replaces=second.id)
+    assert (await look(second.id))[0][1:] == (third.id, _NOW + timedelta(days=3))
+    await store.write(lambda tx: tx.end_passage(other.id, _NOW, _CAUSE, "passage.delete"))
+    await _refused(add("the cat is Tim", 4, other.id), Conflict)
+    valid = await store.read(lambda tx: tx.recent_passages(_AGENT.id))
+    assert [p.id for p in valid] == [third.id]
+    days = {0: {first.id}, 1: {second.id}, 2: {second.id, third.id}, 3: {third.id}}
+    for day, ids in days.items():
+        as_of = _NOW + timedelta(days=day)
+        shown = await store.read(lambda tx, t=as_of: tx.shown_passages(_AGENT.id, range(10), **_ALL_TIMES, as_of=t))
+        assert set(shown) == ids, f"day {day}"
+    past = await store.read(lambda tx: tx.shown_passages(_AGENT.id, range(10), **_ALL_TIMES, include_superseded=True))
+    assert past == [first.id, second.id, third.id]
+
+
 async def check_closed(store: Any) -> None:
     """What waits is finished before it closes; later calls fail cleanly."""
     waiting = [asyncio.ensure_future(store.write(lambda tx: tx.home("id"))) for _ in range(5)]
@@ -135,7 +177,7 @@ async def check_closed(store: Any) -> None:
 
 STORE_CHECKS: tuple[Callable[[Any], Awaitable[None]], ...] = (
     check_order, check_reads_the_last_write, check_failing_work_is_undone_alone, check_accept,
-    check_ids_are_never_reused, check_equal_passages, check_closed,
+    check_ids_are_never_reused, check_equal_passages, check_superseded_passages, check_closed,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from agentos.testing.indexes import ExactIndex, HashEmbedder
 
 IN_MEMORY = "sqlite://"
 _COMPILED: dict[Any, Any] = {}
-"""The statements that SQLAlchemy has compiled, for all databases in memory."""
+"""The statements that SQLAlchemy has compiled."""
 
 
 class FixedClock:
@@ -47,19 +47,26 @@ async def temporary_runtime(llm: LLM, **options: Any) -> AsyncIterator[Runtime]:
     `options` are those of `Runtime`; of `settings` everything but the database is kept.
     """
     settings = options.pop("settings", None) or Settings(home=Path(tempfile.gettempdir()) / "agentos-in-memory")
-    chosen: dict[str, Any] = {"embedder": HashEmbedder(), "index": ExactIndex()} | options
+    chosen: dict[str, Any] = {"embedder": HashEmbedder(), "index": ExactIndex(), "store": memory_database()} | options
     async with Runtime(settings.model_copy(update={"database_url": IN_MEMORY}), llm=llm, **chosen) as runtime:
         yield runtime
 
 
 def memory_database() -> Database:
     """A migrated session database in memory; a copy of one made before, so it takes about a millisecond."""
-    database, template = Database(IN_MEMORY), _template()
-    # what SQLAlchemy compiles serves all of them: for a short life it is a third of the time
-    shared = sa.Engine(database.engine.pool, template.engine.dialect, database.engine.url)
-    database.engine = shared.execution_options(compiled_cache=_COMPILED)
+    database, template = compiled_once(Database(IN_MEMORY)), _template()
     with database.engine.connect() as connection, template.engine.connect() as kept:
         _raw(kept).backup(_raw(connection))
+    return database
+
+
+def compiled_once(database: Database) -> Database:
+    """`database`, a new one of SQLite's, with the statements that SQLAlchemy compiled for others.
+
+    For a short life this is a third of the time.
+    """
+    shared = sa.Engine(database.engine.pool, _template().engine.dialect, database.engine.url)
+    database.engine = shared.execution_options(compiled_cache=_COMPILED)
     return database
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from agentos.errors import ToolError
 from agentos.memory import core
+from agentos.memory.search import to_hit
 from agentos.messages import Block, Message, Passage, clean_text, read_time
 from agentos.protocols import Effect, Hit, SearchQuery, ToolResult, Tx
 from agentos.tools.tool import Tool, ToolContext
@@ -50,17 +51,20 @@ def core_memory_replace(context: ToolContext, label: str, old_content: str, new_
     return _core_edit(context, label, lambda b: core.replace(b, old_content, text), "block.replace", parked=text)
 
 
-async def archival_memory_insert(context: ToolContext, content: str, tags: list[str] | None = None) -> Effect:
+async def archival_memory_insert(
+    context: ToolContext, content: str, tags: list[str] | None = None, replaces: str | None = None
+) -> Effect:
     """Store a text in archival memory: unbounded, out of view, found by search.
 
     Args:
         content: A text that can be understood on its own, with names and dates.
         tags: Words to filter by later.
+        replaces: Id of the passage that is outdated by it, such as p12.
     """
     text = clean_text(content).strip()
     if not text:
         raise ToolError("content is empty; give the text to store")
-    passage = _passage(context, text, tuple(tags or ()))
+    passage = replace(_passage(context, text, tuple(tags or ())), replaces=_passage_id(replaces))
     embedded = await context.memory.embed(text)
     if embedded:
         passage = replace(passage, embedding=embedded[0], fingerprint=embedded[1])
@@ -68,7 +72,8 @@ async def archival_memory_insert(context: ToolContext, content: str, tags: list[
     def effect(tx: Tx) -> ToolResult:
         saved, new = tx.add_passage(passage, context.cause)
         tagged = f", tags: {', '.join(saved.tags)}" if saved.tags else ""
-        return ToolResult(f"{'stored as' if new else 'already stored as'} {saved.ref}{tagged}")
+        instead = "" if passage.replaces in (None, saved.id) else f" in place of p{passage.replaces}"
+        return ToolResult(f"{'stored as' if new else 'already stored as'} {saved.ref}{instead}{tagged}")
 
     return effect
 
@@ -81,6 +86,8 @@ async def archival_memory_search(
     end: str | None = None,
     limit: Limit = 10,
     page: Page = 0,
+    as_of: str | None = None,
+    include_superseded: bool = False,
 ) -> Effect:
     """Search archival memory by meaning and by words; the best hits are shown newest first.
 
@@ -91,12 +98,15 @@ async def archival_memory_search(
         end: Only up to this ISO date or time (included).
         limit: Hits on a page.
         page: 0 for the best hits, 1 for the next ones.
+        as_of: What was valid at this ISO date or time instead of now.
+        include_superseded: Also what was replaced.
     """
     return await _search(
         context,
         SearchQuery(
             query, "archival", tags=tuple(tags or ()), start=_date(context, "start", start),
-            end=_date(context, "end", end), limit=limit, page=page,
+            end=_date(context, "end", end), limit=limit, page=page, as_of=_date(context, "as_of", as_of),
+            include_superseded=include_superseded,
         ),
     )  # fmt: skip
 
@@ -153,7 +163,7 @@ async def page_in(context: ToolContext, ids: list[str]) -> Effect:
             row: Message | Passage | None = messages.get(number) if kind == "m" else passages.get(number)
             if row is None:
                 continue
-            hit = _as_hit(row)
+            hit = to_hit(row, 0.0, "id")
             line = _line(hit, offset, max(200, room))
             room -= len(line)
             lines.append(line)
@@ -286,19 +296,12 @@ def _line(hit: Hit, offset: int, room: int, rank: int | None = None) -> str:
     }
     if hit.tags:
         values["tags"] = list(hit.tags)
+    if hit.superseded_by and hit.valid_to:
+        values["superseded"] = f"on {hit.valid_to.astimezone():%Y-%m-%d} by {hit.superseded_by}"
     values["text"] = shown
     if offset + len(shown) < len(hit.text):
         values["more"] = f"{hit.ref}@{offset + len(shown)} of {len(hit.text)} characters"
     return json.dumps(values, ensure_ascii=False)
-
-
-def _as_hit(row: Message | Passage) -> Hit:
-    if isinstance(row, Passage):
-        return Hit(row.ref, row.text, row.created_at, 0.0, "id", tags=row.tags)
-    return Hit(
-        row.ref, row.content, row.created_at, 0.0, "id", role=row.role, name=row.name, session=row.session,
-        external_id=row.external_id, seq=row.seq, local_time=row.local_time,
-    )  # fmt: skip
 
 
 def _is_fault(context: ToolContext, hit: Hit) -> bool:
@@ -320,12 +323,22 @@ def _parse_ref(ref: str) -> tuple[str, int, int, int]:
     return found[1], first, last, int(found[4] or 0)
 
 
+def _passage_id(ref: str | None) -> int | None:
+    """The number of the one passage that is named."""
+    if not ref:
+        return None
+    kind, first, last, _ = _parse_ref(ref)
+    if kind != "p" or first != last:
+        raise ToolError(f"{ref!r} is no passage; give the id of one, such as p12")
+    return first
+
+
 def _date(context: ToolContext, name: str, text: str | None) -> datetime | None:
-    """An ISO date or time as a point in time; a bare end date includes its whole day."""
+    """An ISO date or time as a point in time; a bare date is the end of its day unless it is a start."""
     if not text:
         return None
     try:
-        return read_time(text, context.now, end=name == "end")
+        return read_time(text, context.now, end=name != "start")
     except ValueError:
         raise ToolError(
             f"{name} is {text!r}, which is no ISO date; write it like 2026-05-08 or 2026-05-08T13:30"

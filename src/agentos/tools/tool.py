@@ -12,7 +12,7 @@ from typing import Any, Protocol, get_type_hints, overload
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from agentos.errors import ToolError
-from agentos.messages import Block, Cause, Message, Passage
+from agentos.messages import Approval, Block, Cause, Message, Passage
 from agentos.protocols import Hit, SearchQuery, Tx
 
 HEARTBEAT = "request_heartbeat"
@@ -68,6 +68,8 @@ class Tool:
     """Whether a call that began before a crash may simply run again."""
     transactional: bool = False
     """True for tools that only prepare a change of our own database: they run again until they commit."""
+    approval: Approval = "always"
+    """Whether its calls run without asking (`always`), each once somebody approved it (`ask`), or `never`."""
 
     @cached_property
     def arguments(self) -> type[BaseModel]:
@@ -127,7 +129,7 @@ class Tool:
 def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
 def tool(
-    *, name: str | None = None, continues: bool = True, idempotent: bool = False
+    *, name: str | None = None, continues: bool = True, idempotent: bool = False, approval: Approval = "always"
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -136,6 +138,7 @@ def tool(
     name: str | None = None,
     continues: bool = True,
     idempotent: bool = False,
+    approval: Approval = "always",
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a Python function, plain or async.
 
@@ -143,7 +146,8 @@ def tool(
     schema comes from the signature. The function returns text or any JSON value; what it raises goes
     back to the model as an error. `continues`: whether the model gets another step to use the result.
     `idempotent`: whether a call that a crash interrupted may run again; otherwise it is answered
-    "interrupted, may have happened".
+    "interrupted, may have happened". `approval`: `ask` has each call wait until somebody approves it,
+    `never` hides the tool; an agent may have it otherwise.
     """
 
     def make(function: Callable[..., Any]) -> Tool:
@@ -152,7 +156,7 @@ def tool(
             raise ValueError(f"tool {function.__name__} needs a docstring: it is what the model reads")
         if odd := [n for n in inspect.signature(function).parameters if n.startswith("_")]:
             raise ValueError(f"tool {function.__name__} cannot have an argument {odd[0]}; name it without underscore")
-        return Tool(name or function.__name__, description, function, continues, idempotent)
+        return Tool(name or function.__name__, description, function, continues, idempotent, approval=approval)
 
     return make if function is None else make(function)
 

@@ -1,11 +1,12 @@
 """The tools one agent has, and how a call of theirs becomes an effect."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentos.errors import AgentOSError, ToolError
-from agentos.messages import ToolCall
+from agentos.messages import Approval, ToolCall
 from agentos.protocols import Effect, ToolResult
 from agentos.tools.tool import Tool, ToolContext
 
@@ -21,6 +22,22 @@ class Toolset:
         """The tools among `names` (all for None), in this set's order."""
         wanted = None if names is None else set(names)
         return Toolset(t for t in self.tools.values() if wanted is None or t.name in wanted)
+
+    def usable(self, approvals: Mapping[str, Approval]) -> "Toolset":
+        """The tools that may be used, where `approvals` (tool name -> approval) stand in for the tools' own."""
+        chosen = [_with_approval(tool, approvals.get(tool.name)) for tool in self.tools.values()]
+        return Toolset(tool for tool in chosen if tool.approval != "never")
+
+    def asks(self, call: ToolCall) -> bool:
+        """Whether somebody has to approve the call before it runs; one that cannot run at all needs nobody."""
+        tool = self.tools.get(call.name)
+        if tool is None or tool.approval != "ask" or call.error:
+            return False
+        try:
+            tool.parse(call.values)
+        except ToolError:
+            return False
+        return True
 
     def wants_heartbeat(self, call: ToolCall) -> bool:
         """Whether the call asks for another step, by value or by its tool's default; False when it cannot be read."""
@@ -63,6 +80,11 @@ class Toolset:
         if tool.transactional or isinstance(value, ToolResult):
             return value  # type: ignore[no-any-return]  # a transactional tool returns an effect or a result
         return ToolResult(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _with_approval(tool: Tool, approval: Approval | None) -> Tool:
+    # the same object where nothing changes: it knows its schema already
+    return tool if approval in (None, tool.approval) else replace(tool, approval=approval)
 
 
 def failure(call: ToolCall, error: Exception) -> ToolResult:

@@ -2,7 +2,7 @@
 
 from agentos.values.agents import agent_details, agent_page, agent_value, schedule_value, usage_value
 from agentos.values.context import context_value, entry_value, fill_percent, step_value
-from agentos.values.journal import ACTORS, KINDS, chain_value, history_page, history_value, undone_value
+from agentos.values.journal import ACTORS, KINDS, chain_value, changes_value, history_page, history_value, undone_value
 from agentos.values.memory import block_value, hit_value, memory_value, passage_value, passage_values, versions_value
 from agentos.values.plain import Json, local
 from agentos.values.runs import (
@@ -13,6 +13,7 @@ from agentos.values.runs import (
     run_value,
     trace_value,
 )
+from agentos.values.tools import approvals_value, mcp_server_value, tools_value
 from agentos.values.window import filling_value, page_out_page, request_value, target_tokens
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "agent_details",
     "agent_page",
     "agent_value",
+    "approvals_value",
     "block_value",
     "chain_value",
+    "changes_value",
     "context_value",
     "conversation_value",
     "entry_value",
@@ -33,6 +36,7 @@ __all__ = [
     "history_value",
     "hit_value",
     "local",
+    "mcp_server_value",
     "memory_value",
     "message_value",
     "own_run",
@@ -45,6 +49,7 @@ __all__ = [
     "schedule_value",
     "step_value",
     "target_tokens",
+    "tools_value",
     "trace_value",
     "undone_value",
     "usage_value",

@@ -8,17 +8,19 @@ from agentos.runtime import Runtime
 from agentos.state import AgentRecord, Schedule
 from agentos.values.memory import block_value
 from agentos.values.plain import Json, local
+from agentos.values.tools import waiting_calls
 
 
 def agent_value(tx: Any, record: AgentRecord) -> Json:
     """One agent as `agents list` shows it."""
     run, timers = tx.unfinished_run(record.id), tx.timers(record.id)
-    busy = run is not None or tx.waiting(record.id) is not None
+    approvals, busy = waiting_calls(tx, run), run is not None or tx.waiting(record.id) is not None
+    state = "waiting" if approvals else "busy" if busy else "timer" if timers else "idle"
     return {
         "name": record.name, "id": record.id, "persona": record.persona, "model": record.model,
         "messages": tx.count_messages(record.id), "passages": tx.count_passages(record.id),
         "created_at": local(record.created_at), "last_used_at": local(record.last_step_at),
-        "unfinished_run": run.id if run else None, "state": "busy" if busy else "timer" if timers else "idle",
+        "unfinished_run": run.id if run else None, "state": state, "approvals": approvals,
         "next_timer_at": local(timers[0].due_at) if timers else None, "last_stop_reason": tx.newest_run(record.id)[0],
         "context_tokens": tx.last_prompt_tokens(record.id), "cost_usd": tx.usage(record.id).cost_usd,
     }  # fmt: skip

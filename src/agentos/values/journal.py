@@ -1,5 +1,6 @@
 """The journal and the chains of `why`, as plain JSON."""
 
+from datetime import datetime
 from typing import Any
 
 from agentos.curate import Origin, Source, Undone, undoable, undone_events
@@ -15,7 +16,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "page_out": ("page_out",),
 }
 """Kinds of events that can be asked for: how their actions begin. `memory` is all that changes what an agent knows."""
-ACTORS = ("agent", "user", "import", "runtime")
+ACTORS = ("agent", "user", "client", "import", "runtime")
 
 
 def history_value(
@@ -41,7 +42,20 @@ def history_value(
     events = tx.events(agent_id, target, actions, limit, before=before, actor=actor, **equal)
     if not events:
         return []
-    undone = undone_events(tx.undos(agent_id, events[-1]["id"]))
+    return _event_values(tx, agent_id, events, labels, undone_events(tx.undos(agent_id, events[-1]["id"])))
+
+
+def changes_value(
+    tx: Any, agent_id: str, after: int, since: datetime | None, limit: int, actions: tuple[str, ...] = ()
+) -> list[Json]:
+    """What the journal says happened behind the event `after` and from `since` on, oldest first."""
+    labels = {f"b{b.id}": b.label for b in tx.blocks(agent_id)}
+    events = tx.events_since(agent_id, after, since, limit, actions)
+    undone = undone_events(tx.undos(agent_id, events[0]["id"])) if events else set()
+    return _event_values(tx, agent_id, events, labels, undone)
+
+
+def _event_values(tx: Any, agent_id: str, events: list[Json], labels: dict[str, str], undone: set[int]) -> list[Json]:
     calls = {c.id: c.name for m in tx.messages(agent_id, _ids(events, "message_id")) for c in m.calls}
     changes = _changes(tx, agent_id, events)
     return [
@@ -73,15 +87,16 @@ def _changes(tx: Any, agent_id: str, events: list[Json]) -> dict[int, str]:
     blocks = [e for e in events if e["target"][:1] == "b" and e["after_id"]]
     passages = [e for e in events if e["target"][:1] == "p" and e["after_id"]]
     versions = tx.versions({*_ids(blocks, "before_id"), *_ids(blocks, "after_id")})
-    texts = {p.id: p.text for p in tx.passages(agent_id, _ids(passages, "after_id"))}
+    texts = {p.ref: p.text for p in tx.passages(agent_id, [int(e["target"][1:]) for e in passages])}
     found = {}
     for event in blocks:
         before, after = (versions.get(event[end], {"value": ""})["value"] for end in ("before_id", "after_id"))
         found[event["id"]] = core.changed_lines(before, after)
     for event in passages:
-        sign = "-" if event["action"] == "passage.delete" or event["note"] == "ended" else "+"
-        if event["after_id"] in texts:
-            found[event["id"]] = "\n".join(f"{sign} {line}" for line in texts[event["after_id"]].split("\n"))
+        removed = event["action"] in ("passage.delete", "passage.supersede") or event["note"] == "ended"
+        if event["target"] in texts:
+            lines = texts[event["target"]].split("\n")
+            found[event["id"]] = "\n".join(f"{'-' if removed else '+'} {line}" for line in lines)
     return found
 
 

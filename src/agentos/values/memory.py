@@ -42,17 +42,18 @@ def hit_value(hit: Hit) -> Json:
     return {
         "id": hit.ref, "created_at": local(hit.created_at), "text": hit.text, "role": hit.role, "name": hit.name,
         "tags": list(hit.tags), "session": hit.session, "external_id": hit.external_id, "why": hit.why,
-        "score": round(hit.score, 4),
+        "score": round(hit.score, 4), "valid_to": local(hit.valid_to), "superseded_by": hit.superseded_by,
     }  # fmt: skip
 
 
 def passage_value(passage: Passage) -> Json:
-    """One passage, and where it came from."""
+    """One passage, where it came from, and how it is linked with those that it replaces or that took its place."""
+    replaces, taker = (None if n is None else f"p{n}" for n in (passage.replaces, passage.superseded_by))
     return {
         "id": passage.ref, "created_at": local(passage.created_at), "text": passage.text, "tags": list(passage.tags),
         "origin": passage.origin, "about": passage.about, "run_id": passage.run_id,
         "message": f"m{passage.message_id}" if passage.message_id else None, "call_id": passage.call_id,
-        "replaces": None, "valid_to": local(passage.valid_to), "superseded_by": None,
+        "replaces": replaces, "valid_to": local(passage.valid_to), "superseded_by": taker,
     }  # fmt: skip
 
 

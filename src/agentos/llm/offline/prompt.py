@@ -31,6 +31,8 @@ class Said:
     text: str
     at: datetime | None = None
     """The local time it begins with."""
+    by_client: bool = False
+    """Whether a program said it, whose words are no facts about the user."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class _Edit:
     """Characters of the block afterwards, where the result says so."""
 
 
+_CLIENT = r"\[client [^\]\n]*\] "
 _TIME = r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)[^\]\n]*\] "
 _NOTICE = "[system notice]"
 _SUMMARY = "[summary of earlier conversation]"
@@ -134,10 +137,15 @@ def _read_user(prompt: Prompt, content: str, edits: list[_Edit]) -> None:
     if text.startswith(_NOTICE):
         _read_notice(prompt, text.removeprefix(_NOTICE).strip(), edits)
         return
-    said = Said(text.strip(), _moment(time[1]) if time else None)
+    said = _said(text, _moment(time[1]) if time else None)
     prompt.said.append(said)
     prompt.pending.append(said)
     prompt.results = []
+
+
+def _said(text: str, at: datetime | None = None) -> Said:
+    client = re.match(_CLIENT, text)
+    return Said(text[client.end() if client else 0 :].strip(), at, client is not None)
 
 
 def _read_notice(prompt: Prompt, text: str, edits: list[_Edit]) -> None:
@@ -146,7 +154,7 @@ def _read_notice(prompt: Prompt, text: str, edits: list[_Edit]) -> None:
         value = outside["value"]
         edits.append(_Edit(outside["label"], "", "" if value == "(empty)" else value))
     elif text.startswith(_UNANSWERED):
-        prompt.pending = [Said(said.strip()) for said in re.split(r"(?m)^m\d+: ", text)[1:] if said.strip()]
+        prompt.pending = [_said(said) for said in re.split(r"(?m)^m\d+: ", text)[1:] if said.strip()]
         prompt.results = []
     elif text.startswith("Timer: "):
         prompt.timers += re.split(r"\nTimer: ", text.removeprefix("Timer: "))

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Response, UploadFile
@@ -9,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
 from agentos import curate
+from agentos.errors import UsageError
 from agentos.messages import Cause, Message, Passage
 from agentos.prompts import prompt
 from agentos.server.letta.agents import ModelConfig, NewBlock
@@ -30,17 +32,16 @@ async def export_agent(agent_id: str, serving: Serving, scrub_messages: bool = F
     def work(tx: Any) -> Json:
         record = existing_agent(tx, agent_id)
         blocks = [block_value(b) | {"id": f"block-{n}"} for n, b in enumerate(tx.blocks(agent_id))]
-        tools = [v | {"id": f"tool-{n}"} for n, v in enumerate(tool_values(tx, serving.runtime, record))]
+        # an MCP server stays behind: elsewhere neither its command nor its secrets would be there
+        own = [v for v in tool_values(tx, serving.runtime, record) if v["tool_type"] != "external_mcp"]
+        tools = [v | {"id": f"tool-{n}"} for n, v in enumerate(own)]
         messages = [] if scrub_messages else tx.history(agent_id, True, None, None, _ALL)
         agent = {
             "id": "agent-0", "name": record.name, "agent_type": "memgpt_v2_agent", "system": record.system,
             "model": record.model, "description": record.description, "tags": list(record.tags),
             "metadata": record.meta, "block_ids": [b["id"] for b in blocks], "tool_ids": [t["id"] for t in tools],
             "context_window_limit": record.window_tokens, "messages": [_message(m) for m in messages],
-            "passages": [
-                {"text": p.text, "tags": list(p.tags), "created_at": stamp(p.created_at)}
-                for p in reversed(tx.recent_passages(agent_id, limit=_ALL))
-            ],
+            **_passages(tx, agent_id),
         }  # fmt: skip
         return {
             "agents": [agent], "blocks": blocks, "tools": tools, "groups": [], "files": [], "sources": [],
@@ -48,6 +49,32 @@ async def export_agent(agent_id: str, serving: Serving, scrub_messages: bool = F
         }  # fmt: skip
 
     return answer(await serving.store.read(work))
+
+
+def _passages(tx: Any, agent_id: str) -> Json:
+    """What is valid, and beside it, lest a reader that knows nothing of them take them for valid, what was superseded.
+
+    Each superseded one comes behind what took its place.
+    """
+    every = tx.passage_page(agent_id, True, None, None, _ALL, include_superseded=True)
+    taken: dict[int, list[Passage]] = {}
+    for p in every:
+        taken.setdefault(p.superseded_by or 0, []).append(p)
+    listed = [*taken.get(0, ())]
+    for p in listed:  # what a deleted one superseded is left out
+        listed += taken.get(p.id, ())
+    place = {p.id: n for n, p in enumerate(listed)}
+    ended = [p for p in listed if p.superseded_by is not None]
+    return {
+        "passages": [_passage(p) for p in listed[: len(listed) - len(ended)]],
+        "superseded_passages": [
+            {**_passage(p), "valid_to": stamp(p.valid_to), "superseded_by": place[p.superseded_by]} for p in ended
+        ],
+    }
+
+
+def _passage(passage: Passage) -> Json:
+    return {"text": passage.text, "tags": list(passage.tags), "created_at": stamp(passage.created_at)}
 
 
 def _message(message: Message) -> Json:
@@ -91,6 +118,12 @@ class _Passage(Request):
     created_at: Moment | None = None
 
 
+class _Superseded(_Passage):
+    valid_to: Moment
+    superseded_by: int = Field(ge=0)
+    """The place of what took its place, in `passages` and then these."""
+
+
 class _Agent(Request):
     name: Text | None = None
     system: Annotated[Text, Field(max_length=1_000_000)] | None = None
@@ -105,6 +138,7 @@ class _Agent(Request):
     tool_ids: list[str] | None = None
     messages: list[_Message] | None = None
     passages: list[_Passage] | None = None
+    superseded_passages: list[_Superseded] | None = None
 
 
 class AgentFile(Request):
@@ -195,8 +229,13 @@ async def _remember(service: Service, agent_id: str, agent: _Agent, form: Import
         await curate.import_conversation(service.store, service.runtime.clock, agent_id, lines)
 
     def work(tx: Any) -> None:
-        for p in agent.passages or ():
+        ids: list[int] = []
+        for p in [*(agent.passages or ()), *(agent.superseded_passages or ())]:
             passage = Passage(0, agent_id, p.text, "import", p.created_at or now, tuple(p.tags or ()))
-            tx.add_passage(passage, Cause(agent_id, "import"))
+            if isinstance(p, _Superseded):
+                if p.superseded_by >= len(ids):
+                    raise UsageError(f"superseded_by is {p.superseded_by}, which names no passage before it")
+                passage = replace(passage, valid_to=p.valid_to, superseded_by=ids[p.superseded_by])
+            ids.append(tx.add_passage(passage, Cause(agent_id, "import"))[0].id)
 
     await service.store.write(work)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from fastapi import Response
 from pydantic import Field
 
+from agentos.actions.saved import undecided_calls
 from agentos.messages import Block
 from agentos.prompts import prompt
 from agentos.server.letta import render
@@ -39,6 +40,8 @@ class _Loaded(NamedTuple):
     blocks: list[Block]
     tools: list[Json]
     newest_run: tuple[str | None, datetime | None]
+    pending: Json | None
+    """The calls that wait for approval, as Letta's message."""
 
 
 async def agent_values(service: Service, query: AgentQuery, block_id: int | None = None) -> list[Json]:
@@ -67,7 +70,19 @@ async def agent_answer(service: Service, agent_id: str) -> Response:
 
 
 def _load(tx: Any, service: Service, record: AgentRecord) -> _Loaded:
-    return _Loaded(record, tx.blocks(record.id), tool_values(tx, service.runtime, record), tx.newest_run(record.id))
+    newest = tx.newest_run(record.id)
+    pending = _pending(tx, record) if newest[0] == "requires_approval" else None
+    return _Loaded(record, tx.blocks(record.id), tool_values(tx, service.runtime, record), newest, pending)
+
+
+def _pending(tx: Any, record: AgentRecord) -> Json | None:
+    run = tx.unfinished_run(record.id)
+    waiting = undecided_calls(tx, run) if run else []
+    if not waiting:
+        return None
+    value = next(v for v in render.message_values(waiting[0][0]) if v["message_type"] == "approval_request_message")
+    calls = [render.call_value(call) for _, call in waiting]
+    return value | {"tool_call": calls[0], "tool_calls": calls}
 
 
 def _value(service: Service, one: _Loaded, model: Json) -> Json:
@@ -75,11 +90,13 @@ def _value(service: Service, one: _Loaded, model: Json) -> Json:
     windows = (model["window"], record.window_tokens, service.runtime.settings.context_window)
     window = min((w for w in windows if w), default=0)
     blocks = [render.block_value(block) for block in one.blocks]
+    asking = [name for name, approval in record.approvals.items() if approval == "ask"]
+    rules = [{"type": "requires_approval", "tool_name": name, "prompt_template": None} for name in asking]
     return {
         "id": record.id, "name": record.name, "agent_type": "memgpt_v2_agent",
         "system": record.system or prompt("system"), "model": model["name"], "description": record.description,
         "tags": list(record.tags), "metadata": record.meta, "blocks": blocks, "memory": {"blocks": blocks},
-        "tools": one.tools, "tool_rules": [], "sources": [], "identity_ids": [], "identities": [],
+        "tools": one.tools, "tool_rules": rules, "sources": [], "identity_ids": [], "identities": [],
         "llm_config": {
             "model": model["name"], "handle": model["name"], "model_endpoint_type": model["provider"],
             "context_window": window,
@@ -90,6 +107,6 @@ def _value(service: Service, one: _Loaded, model: Json) -> Json:
         ],
         "created_at": stamp(record.created_at), "updated_at": stamp(record.last_step_at or record.created_at),
         "last_run_completion": stamp(ended), "last_stop_reason": None if reason is None else render.stop_reason(reason),
-        "pending_approval": None, "timezone": None, "message_buffer_autoclear": False, "enable_sleeptime": False,
+        "pending_approval": one.pending, "timezone": None, "message_buffer_autoclear": False, "enable_sleeptime": False,
         "hidden": False,
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Agents: made, listed, read, changed, deleted."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -72,6 +73,13 @@ class ModelConfig(Request):
         return f"{self.model_endpoint_type}/{self.model}"
 
 
+class ToolRule(Request):
+    """A rule for a tool; only that its calls wait for approval is kept, other rules are passed over."""
+
+    type: Text | None = None
+    tool_name: Text = ""
+
+
 class AgentFields(Request):
     """What an agent is made with and can be changed to."""
 
@@ -88,6 +96,7 @@ class AgentFields(Request):
     block_ids: _Names | None = None
     tools: _Names | None = None
     tool_ids: _Names | None = None
+    tool_rules: Annotated[list[ToolRule], Field(max_length=MOST_LISTED)] | None = None
 
     def values(self) -> Json:
         """What was said, as fields of `AgentRecord`, apart from blocks and tools; null stands for the default.
@@ -117,6 +126,13 @@ class AgentFields(Request):
         """Tokens of the model's window that it shall use at most."""
         return self.context_window_limit or (self.llm_config and self.llm_config.context_window) or None
 
+    def approvals(self, before: Mapping[str, str]) -> Json:
+        """Tool name -> approval, with exactly the tools asking that the rules name; without rules as `before`."""
+        if self.tool_rules is None:
+            return dict(before)
+        asking = {rule.tool_name: "ask" for rule in self.tool_rules if rule.type == "requires_approval"}
+        return {name: approval for name, approval in before.items() if approval != "ask"} | asking
+
     @property
     def blocks_meant(self) -> list[int]:
         """The numbers of the blocks that are named."""
@@ -136,8 +152,9 @@ async def create_agent(body: AgentCreate, serving: Serving) -> Response:
     runtime, values, shared = serving.runtime, body.values(), body.blocks_meant
     blocks = None if body.memory_blocks is None and not shared else [b.block for b in body.memory_blocks or ()]
     name = values.pop("name", None) or f"agent-{uuid.uuid4().hex[:8]}"
-    if body.window is not None:
-        values["settings"] = {"context_window": body.window}
+    if body.window is not None or body.tool_rules:
+        window = {} if body.window is None else {"context_window": body.window}
+        values["settings"] = {**window, "approvals": body.approvals({})}
     chosen: list[str] = await serving.store.read(
         lambda tx: chosen_tools(tx, runtime, body.tools or (), body.tool_ids or ())
     )
@@ -168,16 +185,17 @@ async def change_agent(agent_id: str, body: AgentFields, serving: Serving) -> Re
 
     def work(tx: Any) -> tuple[Json, list[str]]:
         chosen = chosen_tools(tx, serving.runtime, body.tools or (), body.tool_ids or ())
-        return existing_agent(tx, agent_id).settings, chosen
+        return dict(existing_agent(tx, agent_id).settings), chosen
 
     async with serving.edits:
         settings, chosen = await serving.store.read(work)
         if body.tools is not None or body.tool_ids is not None:
             values["tools"] = tuple(chosen)
         if body.window is not None:
-            values["settings"] = {**settings, "context_window": body.window}
+            settings["context_window"] = body.window
         elif "context_window_limit" in body.model_fields_set:
-            values["settings"] = {k: v for k, v in settings.items() if k != "context_window"}
+            settings.pop("context_window", None)
+        values["settings"] = {**settings, "approvals": body.approvals(settings.get("approvals", {}))}
         blocks = None if body.block_ids is None else body.blocks_meant
         await serving.runtime.update_agent(agent_id, blocks=blocks, **values)
     return await agent_answer(serving, agent_id)

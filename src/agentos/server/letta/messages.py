@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from itertools import takewhile
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentos.actions.saved import undecided_calls
 from agentos.agent import Agent
-from agentos.errors import AgentBusy, NotFound, UsageError
+from agentos.errors import AgentBusy, Conflict, NotFound, UsageError
 from agentos.messages import Input, Message, clean_text
 from agentos.protocols import SearchQuery
 from agentos.server.letta import render
@@ -20,13 +23,15 @@ from agentos.server.letta.searching import moment, search_agents
 from agentos.server.letta.turns import events, stream_run, whole_answer
 from agentos.server.replies import Unsupported, answer, event_stream, patient, stamp
 from agentos.server.service import Service, Serving, existing_agent
-from agentos.state import InboxItem, RunRecord
+from agentos.state import Decision, InboxItem, RunRecord
 from agentos.store.history import Part
 
 router = APIRouter(prefix="/agents/{agent_id}", tags=["messages"])
 everywhere = APIRouter(prefix="/messages", tags=["messages"])
 Json = dict[str, Any]
 _IDLE_SECONDS = 30.0
+_RECENT = 10
+"""Runs among which a decision is looked for that is sent again."""
 Retries = Annotated[int, Header(alias="x-stainless-retry-count", ge=0)]
 
 
@@ -37,8 +42,17 @@ class ContentPart(BaseModel):
     text: str | None = None
 
 
+class CallDecision(BaseModel):
+    """What is said of one call that waits for approval."""
+
+    type: Literal["approval", "tool"] = "approval"
+    tool_call_id: str = Field(max_length=200)
+    approve: bool = False
+    reason: str | None = Field(None, max_length=10_000)
+
+
 class TurnMessage(BaseModel):
-    """One message of a turn."""
+    """One message of a turn, or with type `approval` what is said of the calls that wait."""
 
     model_config = ConfigDict(extra="ignore")
     type: str | None = "message"
@@ -46,6 +60,22 @@ class TurnMessage(BaseModel):
     content: str | list[ContentPart] | None = ""
     name: str | None = Field(None, max_length=200)
     otid: str | None = Field(None, max_length=200)
+    approvals: list[CallDecision] | None = Field(None, max_length=MOST_LISTED)
+    approve: bool | None = None
+    reason: str | None = Field(None, max_length=10_000)
+    approval_request_id: str | None = Field(None, max_length=200)
+
+    def decisions(self, waiting: Iterable[str]) -> dict[str, Decision]:
+        """What is said of each call, by id; `approve` alone says it of all that wait."""
+        if any(given.type == "tool" for given in self.approvals or ()):
+            raise Unsupported("tool returns are not supported; tools are run by agents alone")
+        if self.approvals is None and self.approve is not None:
+            return {call_id: _decision(self.approve, self.reason) for call_id in waiting}
+        return {given.tool_call_id: _decision(given.approve, given.reason) for given in self.approvals or ()}
+
+
+def _decision(approve: bool, reason: str | None) -> Decision:
+    return Decision(approve, clean_text(reason or ""))
 
 
 class TurnRequest(BaseModel):
@@ -54,6 +84,7 @@ class TurnRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
     messages: list[TurnMessage] | None = Field(None, max_length=MOST_LISTED)
     input: str | list[ContentPart] | None = None
+    max_steps: int | None = Field(None, ge=1, le=2**31)
     streaming: bool = False
     stream_tokens: bool = False
     background: bool = False
@@ -85,6 +116,8 @@ class TurnRequest(BaseModel):
 def input_of(message: TurnMessage) -> Input:
     """What is said, as the kernel takes it in."""
     if message.type not in ("message", None):
+        if message.type == "approval":
+            raise UsageError("an approval stands alone in its request, as the one message of it")
         raise Unsupported(f"messages of type {message.type!r} are not supported; no tool here waits for a client")
     text = _text(message.content)
     if message.role == "system":  # whoever runs the agent, not its user: it establishes no facts about a user
@@ -102,10 +135,57 @@ def _text(content: str | list[ContentPart] | None) -> str:
     return "\n".join(part.text or "" for part in content)
 
 
-async def accept(service: Service, agent_id: str, body: TurnRequest, retries: int) -> InboxItem:
-    """Save the input of a request; one that was sent again without a key of its own joins the first."""
+class Accepted(NamedTuple):
+    """A turn that was asked for, or that goes on."""
+
+    item: InboxItem
+    place: int = 0
+    """Where in the queue what is new of it begins: behind this."""
+
+
+async def accept(
+    service: Service, agent_id: str, body: TurnRequest, retries: int, *, background: bool = False
+) -> Accepted:
+    """Save the input of a request; one that was sent again without a key of its own joins the first.
+
+    While calls wait for approval only a decision is taken: any other message is a `PendingApproval`.
+    """
+    given = body.messages or []
+    if body.input is None and [m.type for m in given] == ["approval"]:
+        return await _decide(service, agent_id, given[0])
     inputs, otid = body.inputs()
-    return await service.dispatcher.accept(agent_id, inputs, otid=otid, repeated=retries > 0)
+    item = await service.dispatcher.accept(
+        agent_id, inputs, otid=otid, repeated=retries > 0, refuses=False, max_steps=body.max_steps,
+        background=background or body.background,
+    )  # fmt: skip
+    return Accepted(item)
+
+
+async def _decide(service: Service, agent_id: str, message: TurnMessage) -> Accepted:
+    """Save a decision; the same one again joins the first."""
+
+    def work(tx: Any) -> tuple[dict[str, Decision], RunRecord | None, int]:
+        existing_agent(tx, agent_id)
+        run = tx.unfinished_run(agent_id)
+        waiting = undecided_calls(tx, run) if run else []
+        if message.approval_request_id and {render.id_of(m) for m, _ in waiting} - {message.approval_request_id}:
+            raise Conflict(f"the calls of {message.approval_request_id!r} do not wait for approval")
+        said = message.decisions(call.id for _, call in waiting)
+        decided = (r for r in tx.runs(agent_id, _RECENT) if said and said == _plain(r.decisions, said))
+        before = next(decided, None)
+        messages = tx.run_messages((before or run).id) if before or run else []
+        known = takewhile(lambda m: m.call_id not in said, messages)
+        return said, before, max((m.seq or 0 for m in known), default=0)
+
+    said, before, place = await service.store.read(work)
+    if before is None:
+        return Accepted(await service.dispatcher.decide(agent_id, said), place)
+    return Accepted(InboxItem(before.inbox_id or 0, agent_id, before.created_at, run_id=before.id), place)
+
+
+def _plain(decisions: dict[str, Decision], asked: Iterable[str]) -> dict[str, Decision]:
+    """Those of the calls asked for, as they were sent."""
+    return {i: replace(decisions[i], at=None) for i in asked if i in decisions}
 
 
 async def run_of(service: Service, run_id: str) -> RunRecord:
@@ -114,20 +194,23 @@ async def run_of(service: Service, run_id: str) -> RunRecord:
     return run
 
 
-async def streamed(service: Service, item: InboxItem, body: TurnRequest) -> Response:
+async def streamed(service: Service, accepted: Accepted, body: TurnRequest) -> Response:
     """The turn of an accepted input as a stream."""
-    run = await run_of(service, item.run_id)
-    values = stream_run(service, run, tokens=body.stream_tokens, pings=body.include_pings, kinds=body.kinds)
+    run = await run_of(service, accepted.item.run_id)
+    after = render.seq_id(accepted.place, render.LAST) if accepted.place else 0
+    values = stream_run(
+        service, run, tokens=body.stream_tokens, pings=body.include_pings, kinds=body.kinds, after=after
+    )
     return event_stream(events(values))
 
 
 @router.post("/messages")
 async def create_message(agent_id: str, body: TurnRequest, serving: Serving, x_retries: Retries = 0) -> Response:
     """One turn: its messages, why it ended, what it used. With `streaming` as a stream."""
-    item = await accept(serving, agent_id, body, x_retries)
+    accepted = await accept(serving, agent_id, body, x_retries)
     if body.streaming:
-        return await streamed(serving, item, body)
-    return await patient(whole_answer(serving, item, body.kinds))
+        return await streamed(serving, accepted, body)
+    return await patient(whole_answer(serving, accepted.item, body.kinds, accepted.place))
 
 
 @router.post("/messages/stream")
@@ -139,8 +222,8 @@ async def stream_message(agent_id: str, body: TurnRequest, serving: Serving, x_r
 @router.post("/messages/async")
 async def create_message_async(agent_id: str, body: TurnRequest, serving: Serving, x_retries: Retries = 0) -> Response:
     """Save input and return the run that answers it, at once."""
-    item = await accept(serving, agent_id, body, x_retries)
-    return answer(render.run_value(await run_of(serving, item.run_id)) | {"background": True})
+    item, _ = await accept(serving, agent_id, body, x_retries, background=True)
+    return answer(render.run_value(await run_of(serving, item.run_id)))
 
 
 class MessagePage(Page):
@@ -197,10 +280,12 @@ def _groups(tx: Any, messages: Sequence[Message]) -> list[list[Json]]:
         if message.seq is not None:
             places.setdefault(message.agent_id, []).append(message.seq)
     entries = {agent_id: tx.entries_at(agent_id, numbers) for agent_id, numbers in places.items()}
+    decisions = tx.decisions({m.run_id for m in messages if m.role == "tool"})
     groups = []
     for message in messages:
+        values = render.message_values(message, decisions=decisions.get(message.run_id))
         entry = entries.get(message.agent_id, {}).get(message.seq)
-        groups.append([*render.message_values(message), *([render.summary_value(entry)] if entry else [])])
+        groups.append([*values, *([render.summary_value(entry)] if entry else [])])
     return groups
 
 

@@ -15,6 +15,7 @@ from agentos.server.replies import answer
 from agentos.server.service import Serving
 
 router = APIRouter()
+_MOST_MODELS = 50
 
 
 async def model_facts(runtime: Runtime, model: str | None) -> Json:
@@ -49,8 +50,8 @@ class ModelQuery(BaseModel):
 
 @router.get("/models/", tags=["models"])
 async def list_models(query: Annotated[ModelQuery, Query()], serving: Serving) -> Response:
-    """The home's model, those of its agents, and the built-in one. Any other name a provider knows works too."""
-    names: list[str] = await serving.store.read(lambda tx: tx.agent_models())
+    """The home's model, those that most of its agents have, and the built-in one; any other that works, works too."""
+    names: list[str] = await serving.store.read(lambda tx: tx.agent_models(_MOST_MODELS))
     found = {(await model_facts(serving.runtime, name))["name"]: name for name in (None, *names, OFFLINE)}
     facts = [await model_facts(serving.runtime, name) for name in found.values()]
     wanted = {given for given in (query.provider_name, query.provider_type) if given is not None}

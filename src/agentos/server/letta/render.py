@@ -2,13 +2,13 @@
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentos.errors import NotFound
-from agentos.messages import Block, Message, Passage, SummaryEntry, Usage
+from agentos.messages import Block, Message, Passage, SummaryEntry, ToolCall, Usage
 from agentos.server.replies import stamp
-from agentos.state import RunRecord, StepRecord
+from agentos.state import Decision, RunRecord, StepRecord
 from agentos.store.history import Part
 
 Json = dict[str, Any]
@@ -23,6 +23,7 @@ _BLOCK_ID = re.compile(r"block-(\d{1,15})", re.ASCII)
 PARTS: dict[str, Part] = {
     "user_message": "input", "system_message": "notice", "reasoning_message": "reasoning", "assistant_message": "text",
     "tool_call_message": "call", "tool_return_message": "result", "summary_message": "summary",
+    "approval_request_message": "request", "approval_response_message": "decision",
 }  # fmt: skip
 """What Letta calls the parts of a message."""
 _MESSAGE_ID = re.compile(r"message-([0-9a-f-]{36})-([is]?)(\d{1,15})", re.ASCII)
@@ -82,7 +83,7 @@ def run_value(run: RunRecord) -> Json:
     }  # fmt: skip
     return {
         "id": run.id, "agent_id": run.agent_id, "status": run.status, "created_at": stamp(run.created_at),
-        "completed_at": stamp(run.ended_at), "stop_reason": reason, "background": False, "metadata": metadata,
+        "completed_at": stamp(run.ended_at), "stop_reason": reason, "background": run.background, "metadata": metadata,
         "total_duration_ns": took,
     }  # fmt: skip
 
@@ -101,8 +102,13 @@ def stop_value(reason: str | None) -> Json:
     return {"message_type": "stop_reason", "stop_reason": stop_reason(reason)}
 
 
-def message_values(message: Message, after: int = -1) -> Iterator[Json]:
-    """A saved message in Letta's: reasoning, text, then calls; only what lies behind position `after` in it."""
+def message_values(
+    message: Message, after: int = -1, decisions: Mapping[str, Decision] | None = None
+) -> Iterator[Json]:
+    """A saved message in Letta's: reasoning, text, then calls; only what lies behind position `after` in it.
+
+    In front of a call's result stands what was decided of it, by the `decisions` of its run.
+    """
     place, end = message.seq or 0, TEXT + len(message.content)
 
     def made(kind: str, position: int, part: int, **values: Any) -> Json:
@@ -116,6 +122,11 @@ def message_values(message: Message, after: int = -1) -> Iterator[Json]:
     if message.role == "tool":
         status = "success" if message.ok else "error"
         back = {"type": "tool", "tool_call_id": message.call_id, "status": status, "tool_return": message.content}
+        decision = (decisions or {}).get(message.call_id or "")
+        if decision:
+            said = {"approve": decision.approve, "reason": decision.reason or None}
+            given = [{"type": "approval", "tool_call_id": message.call_id, **said}]
+            yield made("approval_response_message", 0, 1, approvals=given, approval_request_id=None, **said)
         if after < 0:
             yield made(
                 "tool_return_message", 0, 0, tool_return=message.content, status=status, tool_call_id=message.call_id,
@@ -133,9 +144,19 @@ def message_values(message: Message, after: int = -1) -> Iterator[Json]:
         if message.content and after < end:
             yield made("assistant_message", end, 1, content=message.content[max(0, after - TEXT) :])
         for number, call in enumerate(message.calls, 1):
-            if after < end + number:
-                told = {"name": call.name, "arguments": call.arguments, "tool_call_id": call.id}
+            if after < end + number and not call.asks:
+                told = call_value(call)
                 yield made("tool_call_message", end + number, 1 + number, tool_call=told, tool_calls=[told])
+        asking, number = [call_value(call) for call in message.calls if call.asks], len(message.calls) + 1
+        if asking and after < end + number:
+            yield made(
+                "approval_request_message", end + number, 1 + number, tool_call=asking[0], tool_calls=asking
+            )  # fmt: skip
+
+
+def call_value(call: ToolCall) -> Json:
+    """A call."""
+    return {"name": call.name, "arguments": call.arguments, "tool_call_id": call.id}
 
 
 def piece_value(run: RunRecord, place: int, position: int, text: str, date: str | None) -> Json:

@@ -35,6 +35,7 @@ class RunPage(Page):
     agent_ids: list[str] | None = None
     statuses: list[str] | None = None
     active: bool = False
+    background: bool | None = None
     stop_reason: str | None = Field(None, max_length=100)
     conversation_id: str | None = Field(None, max_length=200)
 
@@ -43,7 +44,7 @@ class RunPage(Page):
 async def list_runs(page: Annotated[RunPage, Query()], serving: Serving) -> Response:
     """Runs, those accepted last first."""
     only_conversation(page.conversation_id)
-    filters: dict[str, list[str] | None] = {"agent_ids": page.agent_ids, "statuses": page.statuses}
+    filters: dict[str, Any] = {"agent_ids": page.agent_ids, "statuses": page.statuses, "background": page.background}
     if page.agent_id is not None:
         filters["agent_ids"] = [page.agent_id]
     if page.active:
@@ -69,14 +70,14 @@ async def get_run(run_id: str, serving: Serving) -> Response:
 async def list_messages(run_id: str, page: Paged, serving: Serving) -> Response:
     """What was said and done in a run, its input first; one message of the agent's may be several here."""
 
-    def work(tx: Any) -> list[Message]:
-        existing_run(tx, run_id)
+    def work(tx: Any) -> tuple[RunRecord, list[Message]]:
+        run = existing_run(tx, run_id)
         ends = page.ends(lambda given: existing_message(tx, given).seq)
         messages = [(m.seq or 0, m) for m in tx.run_messages(run_id)]
-        return slice_of(messages, page.ascends(True), ends, page.size(100))
+        return run, slice_of(messages, page.ascends(True), ends, page.size(100))
 
-    messages = await serving.store.read(work)
-    groups = [list(render.message_values(m)) for m in messages]
+    run, messages = await serving.store.read(work)
+    groups = [list(render.message_values(m, decisions=run.decisions)) for m in messages]
     return answer([v for group in groups for v in (group if page.ascends(True) else reversed(group))])
 
 

@@ -7,6 +7,9 @@ from agentos.messages import read_time
 from agentos.protocols import Hit, SearchQuery
 from agentos.server.service import Service
 
+MOST_AGENTS = 100
+"""That are searched where none is named: each is a search of its own."""
+
 
 def moment(name: str, text: str | None, now: datetime, *, end: bool = False) -> datetime | None:
     """The time that a field called `name` gives (`agentos.messages.read_time`); `UsageError` when it gives none."""
@@ -19,11 +22,15 @@ def moment(name: str, text: str | None, now: datetime, *, end: bool = False) -> 
 
 
 async def search_agents(service: Service, agent_id: str | None, query: SearchQuery) -> list[tuple[str, Hit]]:
-    """(agent id, hit), best first: of one agent, or of all, where each agent's best come before any one's second."""
+    """(agent id, hit), best first: of one agent, or of the `MOST_AGENTS` whose turns ended last.
+
+    Each agent's best come before any one's second.
+    """
     if agent_id is not None:
         agents = [(await service.agent_record(agent_id)).id]
     else:
-        agents = [record.id for record in await service.store.read(lambda tx: tx.agents())]
+        part = {"order_by": "last_run_completion", "ascending": False, "limit": MOST_AGENTS}
+        agents = [record.id for record in await service.store.read(lambda tx: tx.agent_page(**part))]
     ranked: list[tuple[int, float, str, Hit]] = []
     for one in agents:
         hits = sorted(await service.runtime.search(one, query), key=lambda hit: -hit.score)

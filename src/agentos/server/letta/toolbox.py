@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from agentos.errors import NotFound, UsageError
@@ -9,6 +10,7 @@ from agentos.runtime import Runtime
 from agentos.server.letta.fields import Json
 from agentos.state import AgentRecord, StoredTool
 from agentos.tools.memory import MEMORY_TOOLS
+from agentos.tools.servers import StoredServer
 from agentos.tools.tool import Tool
 
 LETTA_TOOLS: dict[str, tuple[str, ...]] = {
@@ -60,7 +62,30 @@ def chosen_tools(tx: Any, runtime: Runtime, names: Sequence[str], ids: Sequence[
 def tool_values(tx: Any, runtime: Runtime, record: AgentRecord) -> list[Json]:
     """An agent's tools, those that are built in first."""
     own = runtime.tools.only(record.tools).tools.values()
-    return [*map(built_in_value, own), *map(stored_value, tx.tools_named(record.tools or ()))]
+    described = map(stored_value, tx.tools_named(record.tools or ()))
+    values = [
+        *map(built_in_value, own),
+        *described,
+        *chain(*(_server_values(s, record) for s in tx.mcp_servers(record.id))),
+    ]
+    return [*{value["name"]: value for value in reversed(values)}.values()][::-1]  # as the agent has them
+
+
+def _server_values(stored: StoredServer, record: AgentRecord) -> list[Json]:
+    """The tools of an MCP server."""
+    return [
+        {
+            "id": built_in_id(f"{stored.agent_id}/{tool['name']}"), "name": tool["name"],
+            "description": tool["description"], "json_schema": {k: v for k, v in tool.items() if k != "tool"},
+            "args_json_schema": tool["parameters"], "source_code": None, "source_type": "json",
+            "tool_type": "external_mcp", "tags": [f"mcp:{stored.name}"], "return_char_limit": 50_000,
+            "default_requires_approval": (
+                record.approvals.get(tool["name"], stored.server.approval_of(tool["tool"])) == "ask"
+            ),
+            "metadata_": {"mcp": {"server_name": stored.name}},
+        }
+        for tool in stored.offered
+    ]  # fmt: skip
 
 
 def built_in_id(name: str) -> str:
@@ -77,7 +102,7 @@ def built_in_value(tool: Tool) -> Json:
         "id": built_in_id(tool.name), "name": tool.name, "description": tool.description, "json_schema": schema,
         "args_json_schema": schema["parameters"], "source_code": None, "source_type": "python",
         "tool_type": kind if ours else "custom", "tags": [], "return_char_limit": 50_000,
-        "default_requires_approval": None, "metadata_": {},
+        "default_requires_approval": tool.approval == "ask" or None, "metadata_": {},
     }  # fmt: skip
 
 
@@ -87,7 +112,8 @@ def stored_value(tool: StoredTool) -> Json:
         "id": tool.id, "name": tool.name, "description": tool.description, "json_schema": tool.json_schema,
         "args_json_schema": tool.json_schema["parameters"], "source_code": tool.source_code,
         "source_type": tool.source_type, "tool_type": "custom", "tags": list(tool.tags),
-        "return_char_limit": tool.return_char_limit, "default_requires_approval": None, "metadata_": tool.meta,
+        "return_char_limit": tool.return_char_limit,
+        "default_requires_approval": tool.approval == "ask" or None, "metadata_": tool.meta,
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from agentos.errors import Conflict, NotFound, UsageError
+from agentos.messages import Approval
 from agentos.server.letta.agent_state import agent_answer
 from agentos.server.letta.fields import Json, Object, Request, Tags, Text
 from agentos.server.letta.paging import Page, Paged
@@ -31,6 +32,12 @@ class ToolRequest(Request):
     description: Annotated[Text, Field(max_length=20_000)] | None = None
     tags: Tags | None = None
     return_char_limit: int | None = Field(None, ge=1, le=1_000_000)
+    default_requires_approval: bool | None = None
+
+    @property
+    def approval(self) -> Approval:
+        """The same as the kernel has it."""
+        return "ask" if self.default_requires_approval else "always"
 
     def schema_of(self, before: StoredTool | None = None) -> Json:
         """The function that is described, checked; where nothing is said of it, that of the tool `before`."""
@@ -166,6 +173,7 @@ async def change_tool(tool_id: str, body: ToolChange, serving: Serving) -> Respo
     said = body.given("source_code", "source_type", "tags", "return_char_limit", "metadata_", reset={"tags": []})
     said = {"meta" if name == "metadata_" else name: value for name, value in said.items()}
     said |= {"tags": tuple(said.get("tags", tool.tags))}
+    said |= {"approval": body.approval} if body.default_requires_approval is not None else {}
     changed = replace(tool, json_schema=schema, description=schema["description"], **said)
     await serving.runtime.replace_tool(changed)
     return answer(stored_value(changed))
@@ -201,11 +209,34 @@ async def detach_tool(agent_id: str, tool_id: str, serving: Serving) -> Response
     return await _change_tools(serving, agent_id, tool_id, attach=False)
 
 
+class ApprovalChange(Request):
+    """Whether a tool's calls wait for approval."""
+
+    requires_approval: bool | None = None
+
+
+@router.patch("/agents/{agent_id}/tools/approval/{tool_name}")
+async def change_approval(
+    agent_id: str,
+    tool_name: str,
+    serving: Serving,
+    body: ApprovalChange | None = None,
+    requires_approval: bool | None = None,
+) -> Response:
+    """Have an agent's calls of a tool wait for approval or run by themselves, from its next turn on."""
+    asked = body.requires_approval if body and body.requires_approval is not None else requires_approval
+    if asked is None:
+        raise UsageError("requires_approval is missing; it is true or false")
+    await serving.agent_record(agent_id)
+    async with serving.edits:
+        await serving.runtime.set_approval(agent_id, tool_name, "ask" if asked else "always")
+    return await agent_answer(serving, agent_id)
+
+
 @router.post("/agents/{agent_id}/tools/{tool_name}/run", include_in_schema=False)
-@router.patch("/agents/{agent_id}/tools/approval/{tool_name}", include_in_schema=False)
 async def unsupported_use(agent_id: str, tool_name: str) -> Response:
     """What is done with tools elsewhere."""
-    raise Unsupported("tools are run by agents alone, and none waits for an approval; send the agent a message")
+    raise Unsupported("tools are run by agents alone; send the agent a message")
 
 
 async def _change_tools(service: Service, agent_id: str, tool_id: str, *, attach: bool) -> Response:
@@ -237,4 +268,5 @@ def _new(service: Service, body: ToolRequest) -> StoredTool:
     return StoredTool(
         f"tool-{uuid.uuid4()}", schema["name"], service.runtime.clock.now(), schema["description"], schema,
         body.source_code or "", body.source_type or "python", tuple(body.tags or ()), body.return_char_limit or 50_000,
+        approval=body.approval,
     )  # fmt: skip

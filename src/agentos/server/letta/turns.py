@@ -11,23 +11,25 @@ from agentos.messages import Message
 from agentos.server.letta import render
 from agentos.server.replies import dumps, sse, stamp
 from agentos.server.service import Service
-from agentos.state import OPEN, InboxItem, RunRecord
+from agentos.state import InboxItem, RunRecord
 
 Json = dict[str, Any]
 
 
-async def whole_answer(service: Service, item: InboxItem, kinds: set[str] | None) -> AsyncGenerator[bytes, None]:
+async def whole_answer(
+    service: Service, item: InboxItem, kinds: set[str] | None, place: int = 0
+) -> AsyncGenerator[bytes, None]:
     """The `LettaResponse` of an input's turn; spaces before it, where it takes long, keep its client waiting."""
     while (result := await service.dispatcher.result(item, service.keep_alive_seconds)) is None:
         yield b" "
-    yield dumps(await response_value(service, result, kinds))
+    yield dumps(await response_value(service, result, kinds, place))
 
 
-async def response_value(service: Service, result: TurnResult, kinds: set[str] | None) -> Json:
-    """A `LettaResponse`: what the agent said and did in a turn, why it ended, what it used."""
+async def response_value(service: Service, result: TurnResult, kinds: set[str] | None, place: int) -> Json:
+    """A `LettaResponse`: what the agent said and did in a turn behind a place, why it ended, what all of it used."""
     run_id = result.run_id
     messages: list[Message] = await service.store.read(lambda tx: tx.run_messages(run_id))
-    values = [v for m in messages if not _is_input(m) for v in render.message_values(m)]
+    values = [v for m in messages if not _is_input(m) and (m.seq or 0) > place for v in render.message_values(m)]
     return {
         "messages": [v for v in values if kinds is None or v["message_type"] in kinds],
         "stop_reason": render.stop_value(result.stop_reason),
@@ -48,10 +50,13 @@ async def stream_run(
     place, position = render.read_seq_id(after) if after else (0, -1)
     quiet_since = time.monotonic()
     async with service.dispatcher.feeds.follow(run.id) as feed:
-        seen = -1
+        seen, attempts = -1, feed.attempts
         while True:
             values: list[Json | None] = []
             ended = False
+            if feed.attempts != attempts:  # what was told cannot be taken back; whole behind it is better than spliced
+                attempts = feed.attempts
+                position = position if position == render.LAST else -1
             if seen != feed.saved or not feed.place:
                 seen = feed.saved
                 current, messages = await _saved(service, run.id, place)
@@ -59,7 +64,7 @@ async def stream_run(
                     if not _is_input(message):
                         values += render.message_values(message, position if message.seq == place else -1)
                     place, position = message.seq or 0, render.LAST
-                ended = current is None or current.status not in OPEN
+                ended = current is None or current.stopped
                 values += _ending(current) if ended else []
             if tokens and not ended and feed.place >= place:
                 for piece, end in _pieces(feed, position if feed.place == place else -1):

@@ -12,7 +12,7 @@ _INSTEAD = {
     "/conversations": "an agent has one conversation, reached by /v1/agents/{agent_id}/messages",
     "/archives": "each agent has its own archival memory, reached by /v1/agents/{agent_id}/archival-memory",
     "/agents/{agent_id}/archives": "each agent has its own archival memory",
-    "/mcp-servers": "tools run in the server's process",
+    "/mcp-servers": "`agentos mcp add` gives an agent the tools of an MCP server",
     "/folders": "store texts in an agent's archival memory",
     "/sources": "store texts in an agent's archival memory",
     "/agents/{agent_id}/folders": "store texts in its archival memory",

@@ -10,19 +10,21 @@ from agentos.errors import StoreError
 from agentos.store.database import make_engine, store_error
 from agentos.store.dialect import Dialect, dialect_of
 
-HEAD = "0001"
+HEAD = "0005"
 """The newest migration in `versions/`."""
 _OURS = {"agent_block", "block_version", "summary_entry", "model_window"}
 """Tables by any of which a database is known as ours, also when others were lost."""
 
 
-def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
+def migrate(url: str, connection: sa.Connection | None = None, *, to: str = HEAD) -> Path | None:
     """Bring the database at `url` to this package's schema; returns the backup that was made, if one was.
+
+    An empty one can be brought to the schema of an earlier version, `to`.
 
     Raises `StoreError` when the database is newer, another program's, damaged, locked or cannot be written.
     """
     if connection is not None:
-        _upgrade(connection, dialect_of(url))
+        _upgrade(connection, dialect_of(url), to)
         return None
     engine, dialect = make_engine(url), dialect_of(url)
     try:
@@ -36,7 +38,7 @@ def migrate(url: str, connection: sa.Connection | None = None) -> Path | None:
                     f"the database is of version {current} and this agentos knows {HEAD}; install the newer agentos"
                 )
             backup = dialect.back_up(url) if current is not None else None
-            _upgrade(opened, dialect)
+            _upgrade(opened, dialect, to)
             return backup
     except DBAPIError as error:
         raise store_error(error, url) from error
@@ -66,7 +68,7 @@ def _revision(connection: sa.Connection) -> str | None:
     return revision
 
 
-def _upgrade(connection: sa.Connection, dialect: Dialect) -> None:
+def _upgrade(connection: sa.Connection, dialect: Dialect, to: str) -> None:
     from alembic import command  # a tenth of a second that only a changed schema pays
     from alembic.config import Config
     from alembic.util import CommandError
@@ -78,7 +80,7 @@ def _upgrade(connection: sa.Connection, dialect: Dialect) -> None:
     # two processes may start at once: the second waits here and finds the work done
     connection.exec_driver_sql(dialect.begin_migration)
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
         connection.exec_driver_sql("COMMIT")
     except BaseException as error:
         connection.exec_driver_sql("ROLLBACK")

@@ -1,0 +1,1 @@
+"""Tools of MCP servers: what reaches them, and what of them an agent has."""

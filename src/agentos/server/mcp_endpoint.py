@@ -1,0 +1,102 @@
+"""`/mcp`: MCP over streamable HTTP. It starts at its first request and ends with the server."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agentos.dispatch import Dispatcher
+from agentos.errors import UsageError
+from agentos.events import TurnResult
+from agentos.messages import Input
+from agentos.runtime import Runtime
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+MOST_SESSIONS = 1000
+IDLE_SECONDS = 1800.0
+"""After this long without a request a session is closed; its client begins a new one."""
+_LARGEST_BODY = 2**40
+"""The server bounds bodies already."""
+
+
+class McpEndpoint:
+    """The sessions of MCP clients; each belongs to the token that began it."""
+
+    def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
+        self._runtime, self._dispatcher = runtime, dispatcher
+        self._starting = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._manager: StreamableHTTPSessionManager | None = None
+        self._held: asyncio.Task[None] | None = None
+
+    async def answer(self, request: Request) -> Response:
+        """The response to one request, which reads its body itself; `UsageError` where that is no JSON."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and kind != "application/json":
+            raise UsageError("MCP is spoken in JSON; send it with Content-Type: application/json")
+        async with self._starting:
+            if self._manager is None:
+                self._manager = await asyncio.to_thread(self._make)  # a second that most servers never pay
+                began = asyncio.Event()
+                self._held = asyncio.create_task(self._hold(self._manager, began))
+                await began.wait()
+        request.scope["user"] = _owner(request)
+        return _Passed(self._manager)
+
+    async def close(self) -> None:
+        """End every session."""
+        self._closing.set()
+        if self._held is not None:
+            await asyncio.wait([self._held])
+
+    def _make(self) -> "StreamableHTTPSessionManager":
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+        from agentos.mcp_server.memory import SharedMemory
+        from agentos.mcp_server.protocol import make_server
+
+        shared = SharedMemory(self._runtime, self._ask)
+
+        async def memory() -> SharedMemory:
+            return shared
+
+        server = make_server(memory, lambda request: request.scope["agentos.grant"])
+        return StreamableHTTPSessionManager(
+            server, session_idle_timeout=IDLE_SECONDS, max_sessions=MOST_SESSIONS, max_request_body_size=_LARGEST_BODY
+        )
+
+    async def _hold(self, manager: "StreamableHTTPSessionManager", began: asyncio.Event) -> None:
+        async with manager.run():  # begins and ends in one task
+            began.set()
+            await self._closing.wait()
+
+    async def _ask(self, agent_id: str, text: str, client: str) -> TurnResult:
+        item = await self._dispatcher.accept(agent_id, [Input(text, origin="client", name=client)])
+        result = await self._dispatcher.result(item)
+        assert result is not None, "without a time-out there is a result"
+        return result
+
+
+class _Passed(Response):
+    """What the session manager answers."""
+
+    def __init__(self, manager: "StreamableHTTPSessionManager") -> None:
+        super().__init__()
+        self._manager = manager
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let it read and write."""
+        await self._manager.handle_request(scope, receive, send)
+
+
+def _owner(request: Request) -> Any:
+    """Who a session belongs to, as the session manager compares it."""
+    from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+    from mcp.server.auth.provider import AccessToken
+
+    token = request.scope["agentos.grant"].id or "server"
+    return AuthenticatedUser(AccessToken(token="", client_id=token, scopes=[]))
