@@ -188,7 +188,7 @@ def test_pages_are_light_and_fit(live: Served, window: Window) -> None:
         store(live, agent, f"{n} {HOSTILE} {'z' * 2000}", f"tag{n}", "<b>&")
     ref = passages(live, "weight")[0]["id"]
     for path, name in (
-        ("archival", "archival"), ("archival?query=fact&edit=new", "archival-search"), (f"archival/{ref}", "passage"),
+        ("archival?query=fact&edit=new", "archival"), (f"archival/{ref}", "passage"),
         ("recall", "recall"), ("recall/m1", "message"), ("context", "context"),
     ):  # fmt: skip
         if path == "recall/m1":

@@ -57,6 +57,7 @@
     if (known < 0) return soon(); // its beginning was not heard here
     live.text += letters.slice(known).join("");
     live.count = Math.max(live.count, event.at + letters.length);
+    note("");
     const low = atEnd();
     showLive();
     if (low) toEnd();
