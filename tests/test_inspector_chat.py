@@ -12,7 +12,7 @@ from agentos.events import Retry
 from agentos.messages import Reply
 from agentos.protocols import Delta
 from agentos.testing import FixedClock, FunctionLLM, call, say
-from inspecting import HOSTILE, PHONE, browser, check_page, told, window
+from inspecting import HOSTILE, PHONE, browser, check_page, faults, told, window
 from serving import Served, served, until
 
 __all__ = ["browser", "window"]  # fixtures
@@ -234,3 +234,29 @@ def test_conversations_go_on_to_older_ones(live: Served, window: Window) -> None
     value = live.ask("GET", "/agentos/v1/agents/older/conversation?limit=2")[1]
     assert [m["role"] for m in value["messages"]] == ["user", "assistant"]
     assert until(lambda: not live.read(lambda tx: tx.open_runs(agent))) is True
+
+
+def test_calls_that_wait_are_decided(live: Served, window: Window) -> None:
+    agent = live.create("asks", settings={"approvals": {"core_memory_append": "ask"}})
+    run = start(live, agent, "note Name: Ann")
+    page = window()
+    page.goto(f"/agents/asks/runs/{run}")
+    seen(page, ".state", "waits for approval")
+    page.get_by_role("button", name="Approve core_memory_append").click()
+    seen(page, ".call .tag", "approved by user")
+    seen(page, ".state", "done")
+    page.goto("/agents/asks/chat")
+    words = page.get_by_label("Your message")
+    words.fill("note Name: Mallory")
+    page.keyboard.press("Enter")
+    seen(page, ".busy", "waits for approval")
+    assert not (found := faults(page)), found
+    page.get_by_label("Reason, for a refusal").fill("it is not so <b>")
+    page.get_by_role("button", name="Refuse core_memory_append").click()
+    page.locator(".decide").wait_for(state="detached")
+    page.locator(".busy .state").wait_for(state="detached")
+    assert live.read(lambda tx: [b.value for b in tx.blocks(agent) if b.label == "human"]) == ["Name: Ann"]
+    run = live.ask("GET", "/agentos/v1/agents/asks/runs")[1]["runs"][0]["id"]
+    page.goto(f"/agents/asks/runs/{run}")
+    assert "it is not so <b>" in seen(page, ".call", "refused by user").inner_text()
+    page.goto("/")

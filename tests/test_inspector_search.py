@@ -73,6 +73,10 @@ def test_a_search_says_why_and_filters(live: Served, window: Window) -> None:
     bad = page.goto("/agents/seek/archival?start=soon")
     assert bad.status == 400
     assert "which is no ISO date" in page.get_by_role("alert").inner_text()
+    assert page.goto("/agents/seek/archival?as_of=2026-01-01").status == 400
+    before = (live.service.runtime.clock.now() - timedelta(days=20)).date().isoformat()
+    page.goto(f"/agents/seek/archival?query=A4711-22+Aurora&as_of={before}")
+    assert sorted(cards(page)) == sorted([stored, old])
     assert page.goto("/agents/seek/archival/p999999").status == 404
 
 
@@ -98,6 +102,17 @@ def test_passages_are_added_corrected_and_deleted(live: Served, window: Window) 
     page.goto(f"/agents/mend/archival/{first['id']}")
     assert page.locator("article.ended").count() == 1
     assert page.get_by_role("button", name="Delete").count() == 0
+    page.get_by_text(f"superseded by {second['id']}").get_by_role("link").click()
+    page.wait_for_url(f"**/archival/{second['id']}")
+    page.get_by_text(f"replaces {first['id']}").wait_for()
+    page.goto("/agents/mend/archival?query=Ann+lives")
+    assert cards(page) == [second["id"]]
+    page.get_by_label("Superseded too").check()
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**include_superseded=true*")
+    assert sorted(cards(page)) == sorted([first["id"], second["id"]])
+    again = {"text": "x", "replaces": first["id"]}
+    assert live.ask("POST", "/agentos/v1/agents/mend/passages", again)[0] == 409
     assert live.ask("POST", "/agentos/v1/agents/mend/passages", {"text": "x", "replaces": "p99"})[0] == 404
     page.goto("/agents/mend/archival")
     page.on("dialog", lambda dialog: dialog.accept())

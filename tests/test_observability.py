@@ -130,7 +130,7 @@ class Provider:
             return FakeReply(status=500, headers={"retry-after": "0"})
         if "refused" in last:
             return FakeReply(status=400)
-        reply = FakeReply(text="Noted. " + "word " * 250)
+        reply = FakeReply(text="Noted. " + "word " * 60)
         usage = self._cache.usage(body, reply)
         self.answered += 1
         self.reported["prompt_tokens"] += usage["prompt_tokens"]
@@ -147,7 +147,7 @@ def test_the_ledgers_sum_is_what_the_provider_reported() -> None:
         with served(llm, clock=clock) as live:
             ada, bob = live.create("ada"), live.create("bob")
             for number in range(12):
-                send(live, ada, f"{'unlucky' if number % 4 == 1 else 'message'} {number} " + "w " * 800)
+                send(live, ada, f"{'unlucky' if number % 4 == 1 else 'message'} {number} " + "w " * 500)
             send(live, ada, "refused")
             with openai.OpenAI(base_url=f"{live.url}/v1", api_key=TOKEN) as client:
                 client.chat.completions.create(model="bob", messages=[{"role": "user", "content": "hello"}])

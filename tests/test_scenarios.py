@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from typer import BadParameter
 
+from agentos.agent import Agent
 from agentos.cli.app import app
 from agentos.errors import AgentOSError, ConfigError, UsageError
 from agentos.llm.offline import UNKNOWN, OfflineLLM
@@ -112,9 +113,6 @@ class SharesArchival(Runtime):
 
 
 class NoHeartbeats(Toolset):
-    def only(self, names: Any) -> Toolset:
-        return NoHeartbeats(super().only(names).tools.values())
-
     def wants_heartbeat(self, call: ToolCall) -> bool:
         return False
 
@@ -122,9 +120,10 @@ class NoHeartbeats(Toolset):
 class IgnoresHeartbeats(Runtime):
     """No call, however it asks, gets another step."""
 
-    def __init__(self, *args: Any, **parts: Any) -> None:
-        super().__init__(*args, **parts)
-        self.tools = NoHeartbeats(self.tools.tools.values())
+    def attach(self, *args: Any, **options: Any) -> Agent:
+        agent = super().attach(*args, **options)
+        agent.parts = replace(agent.parts, tools=NoHeartbeats(agent.parts.tools.tools.values()))
+        return agent
 
 
 class ForgetsTimers(Runtime):

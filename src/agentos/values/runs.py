@@ -12,6 +12,7 @@ from agentos.values.context import entry_value, step_value
 from agentos.values.journal import history_value
 from agentos.values.memory import block_value
 from agentos.values.plain import Json, local
+from agentos.values.tools import approvals_value
 
 _STEPS = 2000
 """Model calls of one run that a trace looks at."""
@@ -22,7 +23,7 @@ _EVENTS = 20
 
 def call_value(call: ToolCall) -> Json:
     """One call that the model asked for."""
-    return {"id": call.id, "name": call.name, "arguments": call.values, "fault": call.error}
+    return {"id": call.id, "name": call.name, "arguments": call.values, "fault": call.error, "asks": call.asks}
 
 
 def message_value(message: Message) -> Json:
@@ -46,7 +47,8 @@ def run_value(run: RunRecord, said: Iterable[Message] = ()) -> Json:
     took = None if run.ended_at is None else round((run.ended_at - run.created_at).total_seconds(), 3)
     return {
         "id": run.id, "created_at": local(run.created_at), "ended_at": local(run.ended_at), "seconds": took,
-        "trigger": run.trigger, "status": run.status, "open": run.status in OPEN, "stop_reason": run.stop_reason,
+        "trigger": run.trigger, "status": run.status, "open": run.status in OPEN,
+        "awaits_approval": run.awaits_approval, "stop_reason": run.stop_reason,
         "steps": run.steps, "model_calls": run.llm_calls, "usage": usage_value(run.usage), "error": run.error,
         "input": "\n".join(m.content for m in said),
     }  # fmt: skip
@@ -89,9 +91,9 @@ def own_run(tx: Any, agent_id: str, run_id: str) -> RunRecord:
 def trace_value(tx: Any, run: RunRecord, *, after: int = 0, limit: int = 40) -> Json:
     """A run as it went: {"run", "entries", "after"}; the latter is the place of the message to go on behind, or None.
 
-    Entries have a `type`: `input`, `notice`, `reply` (its `step` is the model call that gave it, and each of its calls
-    has its `result`, or None), `result` (of a call on the page before), `model_call` that gave no message (it failed,
-    or wrote the notes of a page-out), and `page_out`.
+    Entries have a `type`: `input`, `notice`, `reply` (its `step` is the model call that gave it; each of its calls has
+    its `result` and `decision`, or None, and whether it `waits` for one), `result` (of a call on the page before),
+    `model_call` that gave no message (it failed, or wrote the notes of a page-out), and `page_out`.
     """
     found: list[Message] = tx.run_part(run.id, after, limit + 1)
     messages, more = found[:limit], len(found) > limit
@@ -116,7 +118,12 @@ def trace_value(tx: Any, run: RunRecord, *, after: int = 0, limit: int = 40) -> 
         for call in value["calls"]:
             result = results.get(call["id"])
             shown.add(call["id"])
+            decision = run.decisions.get(call["id"])
             call["result"] = None if result is None else message_value(result)
+            call["decision"] = decision and {
+                "approve": decision.approve, "reason": decision.reason, "by": decision.by, "at": local(decision.at),
+            }  # fmt: skip
+            call["waits"] = run.awaits_approval and call["asks"] and not (result or decision)
         entries.append({"type": kind, "message": value, "step": step and step_value(step)})
     if not more:
         entries += [{"type": "page_out", "page_out": entry_value(entry)} for entry in outs]
@@ -151,7 +158,7 @@ def _page_outs(tx: Any, run: RunRecord) -> list[Any]:
 
 
 def conversation_value(tx: Any, agent_id: str, *, before: int | None = None, limit: int = 30) -> Json:
-    """What was said last: {"messages", "before", "runs", "turn"}, the messages oldest first.
+    """What was said last, oldest first: {"messages", "before", "runs", "turn", "approvals", "events", "blocks"}.
 
     `before` (a message's number) goes on to older ones, and is None at the end; `runs` are those of the messages by
     id, `turn` is the newest run that began, with the memory events that came of it and the blocks as they are now.
@@ -169,6 +176,7 @@ def conversation_value(tx: Any, agent_id: str, *, before: int | None = None, lim
         "before": messages[0].id if len(found) > limit else None,
         "runs": {key: run_value(run) for key, run in runs.items() if run},
         "turn": newest and run_value(newest),
+        "approvals": approvals_value(tx, agent_id),
         "events": events,
         "blocks": [{**block_value(tx, b, agent_id), "changed": f"b{b.id}" in changed} for b in tx.blocks(agent_id)],
     }

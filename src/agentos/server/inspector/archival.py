@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
-from agentos.errors import AgentOSError, NotFound
+from agentos.errors import AgentOSError, NotFound, UsageError
 from agentos.messages import Passage
 from agentos.protocols import SearchQuery
 from agentos.runtime import AgentMemory
@@ -32,6 +32,9 @@ class PassageQuery(FormQuery):
     start: Text = None
     end: Text = None
     """ISO dates or times, both included."""
+    as_of: Text = None
+    """Of a search: what was valid then."""
+    include_superseded: bool = False
     page: int = Field(0, ge=0, le=100)
     """Of a search: 0 for the best hits, 1 for the next ones."""
     after: Text = None
@@ -65,7 +68,7 @@ async def passages(
 
 @router.post("")
 async def add(agent: str, body: NewPassage, serving: Serving) -> Response:
-    """Store a text; one that is stored already is returned."""
+    """Store a text; one that is stored already is returned. 409 when what it `replaces` is valid no more."""
     record = await agent_record(serving, agent)
     return answer(values.passage_value(await _add(serving, record, body.text, body.tags, body.replaces)))
 
@@ -80,7 +83,7 @@ async def show(agent: str, passage: str, serving: Serving) -> Response:
 async def delete(agent: str, passage: str, serving: Serving) -> Response:
     """Take a passage out of archival memory; undo brings it back."""
     record = await agent_record(serving, agent)
-    gone = await curate.delete_passage(serving.store, serving.runtime.clock, record.id, _number(passage))
+    gone = await curate.delete_passage(serving.store, serving.runtime.clock, record.id, curate.passage_id(passage))
     return answer(values.passage_value(gone))
 
 
@@ -133,7 +136,7 @@ async def passage_page(
 async def delete_page(name: str, passage: str, serving: Serving) -> Response:
     """Take a passage out."""
     record = await agent_record(serving, name)
-    gone = await curate.delete_passage(serving.store, serving.runtime.clock, record.id, _number(passage))
+    gone = await curate.delete_passage(serving.store, serving.runtime.clock, record.id, curate.passage_id(passage))
     return see(agent_path(record.name, "archival", done=f"-{gone.ref}"))
 
 
@@ -146,7 +149,9 @@ async def _page(
         found = await _found(serving, record, query, _PAGE)
     except AgentOSError as error:
         found, refused, status = {"passages": [], "after": None, "more": False}, str(error), 400
-    asked = query.model_dump(exclude={"page", "after"})
+    asked = query.model_dump(exclude={"page", "after"}) | {
+        "include_superseded": "true" if query.include_superseded else None
+    }
     return page(
         request, "archival.html", status, agent=record.name, view="archival", shown=asked, number=query.page,
         first=query.after is None and not query.page, edit=edit, done=done, typed=typed, refused=refused, **found,
@@ -156,15 +161,8 @@ async def _page(
 # what both do
 
 
-def _number(ref: str) -> int:
-    """The number of a passage's id."""
-    if ref[:1] != "p" or not (ref[1:].isascii() and ref[1:].isdigit() and len(ref) < 17):
-        raise NotFound(f"{ref!r} is no passage; ids look like p12")
-    return int(ref[1:])
-
-
 async def _passage(serving: Service, record: AgentRecord, ref: str) -> Passage:
-    number = _number(ref)
+    number = curate.passage_id(ref)
     found: list[Passage] = await serving.store.read(lambda tx: tx.passages(record.id, [number]))
     if not found:
         raise NotFound(f"this agent has no passage {ref}")
@@ -182,17 +180,22 @@ async def _found(serving: Service, record: AgentRecord, query: PassageQuery, lim
     now = serving.runtime.clock.now()
     start, end = moment("start", query.start, now), moment("end", query.end, now, end=True)
     if query.query is None or not query.query.strip():
+        if query.as_of:
+            raise UsageError("as_of is of a search; say what to look for")
         last = await _passage(serving, record, query.after) if query.after else None
 
         def listed(tx: Any) -> Json:
-            part = {"tag": query.tag, "start": start, "end": end}
+            part = {"tag": query.tag, "start": start, "end": end, "include_superseded": query.include_superseded}
             found: list[Passage] = tx.passage_page(record.id, False, last, None, limit + 1, **part)
             after = found[limit - 1].ref if len(found) > limit else None
             return {"passages": values.passage_values(tx, record.id, found[:limit]), "after": after, "more": False}
 
         return await serving.store.read(listed)
     tags = (query.tag,) if query.tag else ()
-    asked = SearchQuery(query.query, tags=tags, start=start, end=end, limit=limit, page=query.page, now=now)
+    asked = SearchQuery(
+        query.query, tags=tags, start=start, end=end, as_of=moment("as_of", query.as_of, now, end=True),
+        include_superseded=query.include_superseded, limit=limit, page=query.page, now=now,
+    )  # fmt: skip
     hits = sorted(await serving.runtime.search(record.id, asked), key=lambda hit: -hit.score)
 
     def whole(tx: Any) -> list[Json]:
@@ -208,9 +211,6 @@ async def _add(
     serving: Service, record: AgentRecord, text: str, tags: list[str], replaces: str | None = None
 ) -> Passage:
     runtime = serving.runtime
-    old = None if replaces is None else await _passage(serving, record, replaces)
+    old = None if replaces is None else curate.passage_id(replaces)
     memory = AgentMemory(runtime, record.id, None)
-    saved = await curate.insert_passage(runtime.store, runtime.clock, memory, record.id, text, tags)
-    if old is not None and old.id != saved.id:
-        await curate.delete_passage(runtime.store, runtime.clock, record.id, old.id)
-    return saved
+    return await curate.insert_passage(runtime.store, runtime.clock, memory, record.id, text, tags, replaces=old)

@@ -2,18 +2,19 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from agentos import values
-from agentos.messages import StopReason
+from agentos.messages import StopReason, clean_text
 from agentos.server.inspector.forms import FormQuery
 from agentos.server.inspector.live import NOTHING, written
 from agentos.server.inspector.render import agent_path, page, see
+from agentos.server.inspector.sessions import local_path
 from agentos.server.own import agent_record
 from agentos.server.replies import answer
 from agentos.server.service import Serving
-from agentos.state import RunStatus
+from agentos.state import Decision, RunStatus
 
 pages = APIRouter(prefix="/agents/{name}/runs", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}", tags=["agentos"])
@@ -116,3 +117,20 @@ async def cancel_page(name: str, run_id: str, serving: Serving) -> Response:
     await serving.store.read(lambda tx: values.own_run(tx, record.id, run_id))
     await serving.dispatcher.cancel(record.id, [run_id])
     return see(agent_path(record.name, "runs", run_id))
+
+
+@pages.post("/{run_id}/approvals")
+async def decide(
+    name: str,
+    run_id: str,
+    serving: Serving,
+    call_id: Annotated[str, Form(max_length=200)],
+    approve: Annotated[bool, Form()],
+    reason: Annotated[str, Form(max_length=10_000)] = "",
+    back: Annotated[str, Form()] = "",
+) -> Response:
+    """Approve or refuse a call that waits; then the turn goes on."""
+    record = await agent_record(serving, name)
+    said = {call_id: Decision(approve, clean_text(reason), "user")}
+    await serving.dispatcher.decide(record.id, said, run_id=run_id)
+    return see(local_path(back) if back else agent_path(record.name, "runs", run_id))
