@@ -303,8 +303,8 @@ def test_why_leads_back_to_the_words(live: Served, window: Window) -> None:
     page.wait_for_url("**what=under*")
     assert "store The key is under the mat" in links.last.inner_text()
     links.last.get_by_role("link").click()
-    page.wait_for_url("**/timeline?message=m*")
-    assert "The key is under the mat" in page.locator(".event").inner_text()
+    page.wait_for_url("**/recall/m*")
+    assert "The key is under the mat" in page.locator("main").inner_text()
 
 
 # what must not happen
