@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from agentos.events import Event, TurnEnded, TurnResult
 from agentos.messages import Input, Message, ToolCall
 from agentos.next_action import AskModel, AwaitApproval, End, Idle, Room, RunCall, next_action
 from agentos.runtime import Runtime
+from agentos.server.own import _turn
 from agentos.settings import Settings
 from agentos.state import AgentRecord, AgentState, Decision, InboxItem, RunRecord, Schedule
 from agentos.store.history import Part
@@ -633,6 +634,29 @@ def test_our_own_api_and_openais() -> None:
         assert streamed.rstrip().endswith("[DONE]")
         assert shop.done == ["bought tea"]
         assert home.ask("DELETE", f"/v1/agents/{ada}")[0] == 200
+
+
+def test_what_is_told_late_of_a_stop_does_not_end_the_answer_to_a_decision() -> None:
+    with serving_shop(say("", call("buy", what="tea")), "There.") as (home, _):
+        ada, service = home.create("ada"), home.service
+        feeds = service.dispatcher.feeds
+
+        async def work() -> list[str]:
+            stopped = await service.dispatcher.result(await service.dispatcher.accept(ada, ["tea"]))
+            assert stopped is not None
+            late = TurnEnded(stopped, run_id=stopped.run_id)
+            with ExitStack() as stack:
+                queue = stack.enter_context(feeds.listen(ada))
+                item = await service.dispatcher.decide(ada, {stopped.approvals[0]["call_id"]: YES})
+                queue.put_nowait(late)  # as another process tells it
+                async with feeds.follow(item.run_id) as feed:
+                    feed.take(late)
+                    last = await service.dispatcher.result(item)
+                events = [e async for e in _turn(service, item, queue, stack.pop_all())]
+            assert last is not None
+            return [last.reply, *(e.result.reply for e in events if isinstance(e, TurnEnded))]
+
+        assert home.run(work()) == ["There.", "There."]
 
 
 async def test_a_chat_over_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from agentos import Agent, Runtime, tool
 from agentos.dispatch import Dispatcher
 from agentos.errors import ConfigError, Conflict, NotFound, Overloaded
-from agentos.events import TextDelta
+from agentos.events import Event, TextDelta
 from agentos.feeds import Feeds
 from agentos.messages import Input, Reply
 from agentos.protocols import LLM, LLMRequest
@@ -28,7 +28,7 @@ from agentos.testing.indexes import ExactIndex, HashEmbedder
 @asynccontextmanager
 async def dispatching(llm: LLM, **options: Any) -> AsyncIterator[Dispatcher]:
     """A dispatcher over a home in memory."""
-    names = ("most_turns", "most_waiting", "rest_seconds")
+    names = ("most_turns", "most_waiting", "rest_seconds", "relay")
     chosen = {name: options.pop(name) for name in names if name in options}
     async with temporary_runtime(llm, **options) as runtime:
         dispatcher = Dispatcher(runtime, **chosen)
@@ -56,6 +56,22 @@ class Gate:
     async def until(self, count: int) -> None:
         """Wait until so many requests came."""
         await until(lambda: len(self.asked) >= count)
+
+
+class Line:
+    """What another process tells, without one."""
+
+    connected = True
+    hear: Callable[[str, Event | str], None]
+
+    def start(self, hear: Callable[[str, Event | str], None]) -> None:
+        self.hear = hear
+
+    def tell(self, agent_id: str, event: Event | str) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -266,6 +282,19 @@ async def test_cancelling_reaches_the_turn_that_runs_and_those_that_wait() -> No
     assert gate.asked == ["a0", "after"]
 
 
+async def test_another_process_cancels_the_run_it_names_and_no_later_one() -> None:
+    gate, line = Gate(), Line()
+    async with dispatching(gate.llm, relay=line) as dispatcher:
+        (ada,) = await agent_ids(dispatcher.runtime, "ada")
+        items = [await dispatcher.accept(ada, [text]) for text in ("stays", "goes")]
+        await gate.until(1)
+        line.hear(ada, "run-that-has-ended")
+        line.hear(ada, items[1].run_id)
+        gate.open.set()
+        results = [await dispatcher.result(item) for item in items]
+    assert [r and r.stop_reason for r in results] == ["end_turn", "cancelled"]
+
+
 async def test_a_run_that_nobody_runs_is_cancelled_at_once() -> None:
     waiting = asyncio.Event()
 
@@ -297,6 +326,7 @@ async def test_a_run_that_nobody_runs_is_cancelled_at_once() -> None:
         following = await (await runtime.agent_of(ada)).accept(["hello"])
         assert await dispatcher.cancel(ada, [resting.run_id]) == {resting.run_id: "cancelled"}
         assert await dispatcher.cancel(ada, [resting.run_id]) == {resting.run_id: "failed"}
+        assert not await dispatcher._stop(ada, resting.run_id), "nor one that ended while it was asked for"
         await dispatcher.sweep()  # the agent rests no longer
         after = await dispatcher.result(following)
         with pytest.raises(NotFound):

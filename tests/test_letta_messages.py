@@ -591,11 +591,17 @@ def test_an_agent_that_is_deleted_keeps_nobody_waiting(serve: Callable[..., Serv
     home = serve("never said")
     ada = home.letta.agents.create(name="ada").id
     home.service.dispatcher.stopping = True  # nothing is begun
-    with ThreadPoolExecutor(1) as pool:
-        streaming = pool.submit(home.http.post, f"/v1/agents/{ada}/messages/stream", json={"messages": user("hello")})
-        until(lambda: list(home.letta.runs.list(agent_id=ada)))
+    chat = {"model": "ada", "messages": user("hello"), "stream": True, "stream_options": {"include_usage": True}}
+    with ThreadPoolExecutor(2) as pool:
+        streaming = [
+            pool.submit(home.http.post, f"/v1/agents/{ada}/messages/stream", json={"messages": user("hello")}),
+            pool.submit(home.http.post, "/v1/chat/completions", json=chat),
+        ]
+        until(lambda: len(list(home.letta.runs.list(agent_id=ada))) == 2)
         home.run(home.service.runtime.delete_agent(ada))
-        assert "the agent was deleted" in streaming.result().text
+        for stream in streaming:
+            assert "the agent was deleted" in stream.result().text
+            assert stream.result().text.endswith("data: [DONE]\n\n")
     assert home.http.post(f"/v1/agents/{ada}/messages", json={"messages": user("hello")}).status_code == 404
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentos.errors import AgentBusy
+from agentos.errors import AgentBusy, StoreError
 from agentos.locks import hold_file
 
 
@@ -19,6 +19,16 @@ async def test_one_at_a_time(tmp_path: Path) -> None:
                 raise AssertionError("two hold it")
     async with hold_file(path, 0.1):
         pass
+
+
+async def test_a_folder_that_is_lost_is_made_anew_and_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    async with hold_file(tmp_path / "locks" / "agent.lock", 0.1):
+        pass
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "agent.lock", tmp_path):
+        with pytest.raises(StoreError, match=r"cannot be opened: .*; what was accepted is saved"):
+            async with hold_file(path, 0.1):
+                pass
 
 
 def test_whoever_dies_lets_go_of_it(tmp_path: Path) -> None:

@@ -82,6 +82,29 @@ def test_tables_match_the_models(url: str) -> None:
     assert migrate(url) is None
 
 
+async def test_rows_of_the_first_version_are_kept(postgres: Server) -> None:
+    url = postgres.database(template="template0")
+    migrate(url, to="0001")
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO passage (agent_id, text, text_hash, origin, created_at, tags) "
+            "VALUES ('agent-1', 'tea at four', 'x', 'agent', '2026-05-08T09:30:00.000000+00:00', '[]');"
+            "INSERT INTO run (id, agent_id, created_at, trigger, status, steps, llm_calls, spoke, nudged,"
+            " prompt_tokens, completion_tokens, cached_tokens) VALUES"
+            " ('run-1', 'agent-1', '2026-05-08T09:30:00.000000+00:00', 'user', 'completed', 1, 1, true, false, 1, 1, 0)"
+        )
+    engine.dispose()
+    assert migrate(url) is None, "backups are PostgreSQL's own"
+    test_tables_match_the_models(url)
+    store = Database(url)
+    [passage] = await store.read(lambda tx: tx.recent_passages("agent-1"))
+    run = await store.read(lambda tx: tx.run("run-1"))
+    await store.close()
+    assert (passage.text, passage.replaces, passage.superseded_by) == ("tea at four", None, None)
+    assert (run.max_steps, run.background, run.decisions) == (None, False, {})
+
+
 def test_two_that_start_at_once_make_one_schema(postgres: Server) -> None:
     url = postgres.database(template="template0")
     code = f"from agentos.store.migrations import migrate; migrate({url!r})"

@@ -73,7 +73,7 @@ async def test_an_engine_without_tables_yet_says_so(engine: DbosEngine) -> None:
 async def test_a_relay_tells_other_processes_and_not_itself(postgres: Server) -> None:
     url = postgres.database("relay")
     relays = [Relay(url, f"test:{n}") for n in range(2)]
-    heard: list[list[tuple[str, Event | None]]] = [[], []]
+    heard: list[list[tuple[str, Event | str]]] = [[], []]
     for relay, events in zip(relays, heard, strict=True):
         relay.start(lambda agent_id, event, events=events: events.append((agent_id, event)))  # type: ignore[misc]
     await until(lambda: all(relay.connected for relay in relays))
@@ -81,12 +81,12 @@ async def test_a_relay_tells_other_processes_and_not_itself(postgres: Server) ->
     for piece in pieces:
         relays[0].tell("agent-a", piece)
     relays[0].tell("agent-a", ToolResultEvent("c", "tool", True, "x" * 20_000, run_id="run-1", seq=9))
-    relays[0].tell("agent-b", None)
+    relays[0].tell("agent-b", "run-2")
     await until(lambda: len(heard[1]) >= 3)
     assert heard[1] == [
         ("agent-a", TextDelta("Grüße", place=3, at=0, run_id="run-1", seq=0)),
         ("agent-a", Saved(run_id="run-1", seq=9)),  # too long for a notice: the database has it
-        ("agent-b", None),
+        ("agent-b", "run-2"),
     ]
     assert heard[0] == []
     for relay in relays:

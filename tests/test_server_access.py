@@ -216,9 +216,8 @@ def test_forms_of_a_path_and_methods(live: Served) -> None:
         assert (status, "detail" in value) == (405, True), (method, path)
         assert headers["allow"]
     assert live.raw(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
-    status, value, _ = live.ask("HEAD", "/v1/health")
-    assert status in (200, 405)
-    assert value == ""
+    for path, code in (("/healthz", 200), ("/readyz", 200), ("/v1/health", 405)):
+        assert live.ask("HEAD", path)[:2] == (code, ""), path
 
 
 def test_no_websocket(live: Served) -> None:
@@ -262,6 +261,16 @@ async def test_an_answer_that_has_begun_is_cut_off_when_the_server_stops(live: S
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
     await Access(app, live.service)(scope, receive, send)
     assert sent[-1]["more_body"]
+
+
+async def test_the_start_and_the_end_of_the_server_reach_the_application(live: Served) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    await Access(app, live.service)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+    assert seen == ["lifespan"]
 
 
 async def test_an_answer_that_is_there_at_once_leaves_nothing_open() -> None:

@@ -194,17 +194,17 @@ async def hold(true: Callable[[], bool]) -> None:
 
 async def test_the_relay_finds_the_database_again(postgres: Server) -> None:
     url = postgres.database("relayed")
-    heard: list[tuple[str, Event | None]] = []
+    heard: list[tuple[str, Event | str]] = []
     one, other = Relay(url, "one"), Relay(url, "other")
     one.start(lambda *_: None)
     other.start(lambda *told: heard.append(told))
     async with asyncio.timeout(30):
         await hold(lambda: other.connected)
         await asyncio.to_thread(postgres.stop)
-        one.tell("agent-1", None)
+        one.tell("agent-1", "run-1")
         await hold(lambda: not other.connected)
         await asyncio.to_thread(postgres.start)
-        await hold(lambda: heard == [("agent-1", None)])
+        await hold(lambda: heard == [("agent-1", "run-1")])
         one.tell("agent-2", TextDelta("x" * 10_000, run_id="run-1"))  # too long for a notice
         await hold(lambda: heard[1:] == [("agent-2", Saved(run_id="run-1"))])
         await hold(lambda: one.connected and other.connected)

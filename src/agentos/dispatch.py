@@ -64,11 +64,11 @@ class Relay(Protocol):
         """Whether what others tell arrives now."""
         ...
 
-    def start(self, hear: Callable[[str, Event | None], None]) -> None:
-        """Begin; `hear` gets (agent id, event), and None for the wish to cancel that agent's turn."""
+    def start(self, hear: Callable[[str, Event | str], None]) -> None:
+        """Begin; `hear` gets (agent id, event), and the id of a run for the wish to cancel it."""
         ...
 
-    def tell(self, agent_id: str, event: Event | None) -> None:
+    def tell(self, agent_id: str, event: Event | str) -> None:
         """Pass it on, soon and perhaps not at all."""
         ...
 
@@ -228,20 +228,20 @@ class Dispatcher:
             return True
         now = self.runtime.clock.now()
 
-        def work(tx: Any) -> None:
+        def work(tx: Any) -> bool:
             tx.check_lease(agent_id, lease)
-            end_left(tx, agent_id, run_id, now)
+            return end_left(tx, agent_id, run_id, now)
 
         try:
             async with self.runtime.lock(agent_id, wait_seconds=0) as lease:
-                await self.runtime.store.write(work)
+                stopped: bool = await self.runtime.store.write(work)
         except AgentBusy:
             if self._relay is not None:
-                self._relay.tell(agent_id, None)
+                self._relay.tell(agent_id, run_id)
             return self._relay is not None
         self._faults.pop(agent_id, None)  # what it rests from is over
         self._resting.pop(agent_id, None)
-        return True
+        return stopped
 
     # output
 
@@ -289,12 +289,12 @@ class Dispatcher:
             _log.info("turn", extra={**extra, "steps": event.result.steps, "ms": round(1000 * seconds)})
         return self.feeds.publish(agent_id, event)
 
-    def _hear(self, agent_id: str, event: Event | None) -> None:
-        """What another process tells of a turn, or that it wants one cancelled."""
-        if event is not None:
+    def _hear(self, agent_id: str, event: Event | str) -> None:
+        """What another process tells of a turn, or that it wants the run of this id cancelled."""
+        if not isinstance(event, str):
             self.feeds.hear(agent_id, event)
         elif running := self.runtime.running(agent_id):
-            running.cancel()
+            running.cancel(event)
 
     # turns
 

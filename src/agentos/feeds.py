@@ -57,7 +57,8 @@ class Feed:
                 self.broke_off()
             self._writing = False
             self.saved += 1
-            if isinstance(event, TurnEnded):
+            # where calls wait for approval it has not ended, and another process may tell so after the decision
+            if isinstance(event, TurnEnded) and not event.result.approvals:
                 self.result = event.result
         for future in self._waiting:
             if not future.done():

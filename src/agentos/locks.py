@@ -7,15 +7,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agentos.errors import AgentBusy
+from agentos.errors import AgentBusy, StoreError
 
 _POLL_SECONDS = 0.05
 
 
 @asynccontextmanager
 async def hold_file(path: Path, wait_seconds: float) -> AsyncIterator[None]:
-    """Hold the lock file at `path`, made where there is none; `AgentBusy` when another had it for `wait_seconds`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold the lock file at `path`, made with its folder where there is none.
+
+    `AgentBusy` when another had it for `wait_seconds`, `StoreError` where it cannot be opened.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be opened: {error.strerror}; what was accepted is saved and goes on once it can be"
+        ) from None
     try:
         await _lock(descriptor, wait_seconds)
         try:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -523,28 +523,24 @@ class Runtime:
                 ) as epoch:
                     yield epoch
             else:
-                async with hold_file(self._locks_folder / f"{agent_id}.lock", wait_seconds):
+                async with hold_file(self.home / "locks" / f"{agent_id}.lock", wait_seconds):
                     yield None
-
-    @cached_property
-    def _locks_folder(self) -> Path:
-        return self._folder("locks")
 
     def _chroma(self) -> RebuildableIndex:
         url = self.settings.chroma_url
         return ChromaIndex(None if url else self.home / "chroma", url, self.embedder.fingerprint)
 
-    def _folder(self, *names: str) -> Path:
-        folder = self.home.joinpath(*names)
+    def _folder(self) -> None:
+        """Have the home's folder, which nobody else may look into."""
+        folder = self.home
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not names and folder.stat().st_mode & 0o077 and folder.stat().st_uid == os.getuid():
+            if folder.stat().st_mode & 0o077 and folder.stat().st_uid == os.getuid():
                 folder.chmod(0o700)
         except OSError as error:
             raise StoreError(
                 f"{folder} cannot be used: {error.strerror}; set AGENTOS_HOME to a folder of yours"
             ) from None
-        return folder
 
 
 def _refuse_odd(name: str) -> None:

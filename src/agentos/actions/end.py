@@ -55,17 +55,18 @@ async def end(turn: Turn, action: End) -> AsyncGenerator[Event, None]:
     yield TurnEnded(result, ended.inbox_id, run_id=ended.id)
 
 
-def end_left(tx: Any, agent_id: str, run_id: str, now: datetime) -> None:
-    """Cancel a run that was begun and that nobody runs; nothing happens where it has ended."""
+def end_left(tx: Any, agent_id: str, run_id: str, now: datetime) -> bool:
+    """Cancel a run that was begun and that nobody runs; False where it has ended meanwhile."""
     state, run = load_state(tx, agent_id, now), tx.run(run_id)
     if run is None or run.status != "running":
-        return
+        return False
     # where a failed run was taken up again beside it, the calls are the newer one's
     closing = _unrun(state, "cancelled", now) if state.run is not None and state.run.id == run_id else []
     for message in closing:
         tx.add_message(message)
     tx.cancel_run(run, now)
     tx.update_agent(agent_id, last_seq=state.agent.last_seq + len(closing))
+    return True
 
 
 def _unrun(state: AgentState, reason: StopReason, now: datetime) -> list[Message]:

@@ -24,8 +24,8 @@ _MOST_BYTES = 7000
 """PostgreSQL takes 8,000."""
 _MOST_WAITING = 10_000
 _AGAIN_SECONDS = 1.0
-Listener = Callable[[str, Event | None], None]
-"""Called with (agent id, event); None: somebody wants its turn cancelled."""
+Listener = Callable[[str, Event | str], None]
+"""Called with (agent id, event); the id of a run: somebody wants it cancelled."""
 
 
 class Relay:
@@ -33,7 +33,7 @@ class Relay:
 
     def __init__(self, url: str, owner: str) -> None:
         self._url, self._owner = url, owner
-        self._outgoing: list[tuple[str, Event | None]] = []
+        self._outgoing: list[tuple[str, Event | str]] = []
         self._payloads: list[str] = []
         """What goes out now, or once there is a connection again."""
         self._something = asyncio.Event()
@@ -52,8 +52,8 @@ class Relay:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def tell(self, agent_id: str, event: Event | None) -> None:
-        """Have the others hear of an event of the agent's, or of the wish to cancel its turn."""
+    def tell(self, agent_id: str, event: Event | str) -> None:
+        """Have the others hear of an event of the agent's, or of the wish to cancel the run of this id."""
         last = self._outgoing[-1] if self._outgoing else None
         if last is not None and last[0] == agent_id and (joined := _joined(last[1], event)) is not None:
             self._outgoing[-1] = (agent_id, joined)
@@ -87,8 +87,8 @@ class Relay:
             if told["from"] == self._owner:
                 return
             for agent_id, values in told["events"]:
-                event = None if values is None else event_from_json(values)
-                if event is not None or values is None:
+                event = values if isinstance(values, str) else event_from_json(values)
+                if event is not None:
                     self._hear(agent_id, event)
 
     async def _speak(self, connection: "AsyncConnection[Any]") -> None:
@@ -103,7 +103,7 @@ class Relay:
             self._payloads = _payloads(self._owner, events)
 
 
-def _joined(first: Event | None, second: Event | None) -> Event | None:
+def _joined(first: Event | str, second: Event | str) -> Event | None:
     """Two pieces of one text as one; None where they are not."""
     if not isinstance(first, TextDelta) or not isinstance(second, TextDelta):
         return None
@@ -112,7 +112,7 @@ def _joined(first: Event | None, second: Event | None) -> Event | None:
     return replace(first, text=first.text + second.text)
 
 
-def _payloads(owner: str, events: list[tuple[str, Event | None]]) -> list[str]:
+def _payloads(owner: str, events: list[tuple[str, Event | str]]) -> list[str]:
     """The events in as few notices as they fit; of one that is too long only that it happened."""
     payloads: list[str] = []
     batch: list[str] = []
@@ -125,9 +125,9 @@ def _payloads(owner: str, events: list[tuple[str, Event | None]]) -> list[str]:
     return [*payloads, _payload(owner, batch)] if batch else payloads
 
 
-def _told(agent_id: str, event: Event | None) -> str:
-    text = json.dumps([agent_id, None if event is None else event.as_json()])  # ASCII: a character is a byte
-    if event is None or len(text) <= _MOST_BYTES:
+def _told(agent_id: str, event: Event | str) -> str:
+    text = json.dumps([agent_id, event if isinstance(event, str) else event.as_json()])  # ASCII: a character is a byte
+    if isinstance(event, str) or len(text) <= _MOST_BYTES:
         return text
     return json.dumps([agent_id, Saved(run_id=event.run_id, seq=event.seq).as_json()])
 

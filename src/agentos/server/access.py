@@ -52,10 +52,10 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
-            return
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] != "http":  # the server's start and end
+            return await self._app(scope, receive, send)
         cookie: list[tuple[bytes, bytes]] = []
         started, status, request_id = time.perf_counter(), 0, f"req-{self._start}-{next(self._numbers)}"
 

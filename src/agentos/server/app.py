@@ -46,11 +46,13 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     add_error_handlers(app)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["health"])
     async def alive() -> Response:
         """Whether the process answers."""
         return answer({"status": "ok"})
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", tags=["health"])
     async def ready(serving: Serving) -> Response:
         """Whether it takes requests: 503 while it starts or stops."""

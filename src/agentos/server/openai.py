@@ -234,14 +234,15 @@ async def _turn_pieces(made: _Answer, service: Service, item: InboxItem, counted
                     speaking = value["id"]
                     yield made.piece(apart + value["content"])
     run, waiting = await service.store.read(lambda tx: (tx.run(item.run_id), values.approvals_value(tx, item.agent_id)))
-    if run.stop_reason is None:
+    if run is not None and run.stop_reason is None:
         return
-    if run.awaits_approval:
+    reason, error = (run.stop_reason, run.error) if run else ("llm_error", "the agent was deleted")
+    if run is not None and run.awaits_approval:
         yield made.piece(("\n\n" if speaking else "") + _asking(made.model, waiting))
-    if run.stop_reason == "llm_error":
-        yield made.piece(("\n\n" if speaking else "") + f"[error: {run.error}]")
-    yield made.end(run.stop_reason, run.error, run.id)
-    if counted:
+    if reason == "llm_error":
+        yield made.piece(("\n\n" if speaking else "") + f"[error: {error}]")
+    yield made.end(reason, error, item.run_id)
+    if counted and run is not None:
         yield made.usage(run.usage)
     yield b"data: [DONE]\n\n"
 

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -269,6 +270,11 @@ async def _turn(
                 result = await service.dispatcher.result(item, 0.0)
                 if result is not None:  # run by another process, or long ago
                     event = TurnEnded(result, item.id or None, run_id=result.run_id)
+            elif isinstance(event, TurnEnded) and event.run_id == item.run_id and event.result.approvals:
+                result = await service.dispatcher.result(item, 0.0)
+                if result is None:  # another process told of the stop only after the decision
+                    continue
+                event = replace(event, result=result)
             yield event
             if isinstance(event, TurnEnded) and event.run_id == item.run_id:
                 return

@@ -34,7 +34,7 @@ VIEWS: list[tuple[str, str]] = [
     ("chat", "Chat"),
 ]
 """The pages of an agent in the order of the navigation: the last part of the URL, and the title."""
-_NO_PAGES = ("/v1/", "/openai/", "/agentos/", "/static/", "/metrics", "/openapi.json", "/healthz", "/readyz")
+_NO_PAGES = ("/v1/", "/openai/", "/agentos/", "/static/", "/mcp", "/metrics", "/openapi.json", "/healthz", "/readyz")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 """What a page would not show, or show elsewhere than it stands."""
 
