@@ -21,6 +21,8 @@ from agentos.state import AgentRecord
 pages = APIRouter(prefix="/agents/{name}/archival", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/passages", tags=["agentos"])
 _PAGE = 15
+_SHOWN_CHARS = 20_000
+"""Of one long passage, on a page."""
 Text = Annotated[str | None, Field(max_length=200)]
 
 
@@ -124,12 +126,16 @@ async def save(
 
 @pages.get("/{passage}")
 async def passage_page(
-    request: Request, name: str, passage: str, serving: Serving, edit: str | None = None
-) -> Response:
-    """One passage in full."""
+    request: Request, name: str, passage: str, serving: Serving, edit: str | None = None,
+    at: Annotated[int, Query(ge=0, le=2**62)] = 0,
+) -> Response:  # fmt: skip
+    """One passage; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
     found = await _shown(serving, record, passage)
-    return page(request, "passage.html", agent=record.name, view="archival", p=found, edit=edit, refused=None)
+    part = {"at": at, "chars": _SHOWN_CHARS, "length": len(found["text"])}
+    return page(
+        request, "passage.html", agent=record.name, view="archival", p=found, part=part, edit=edit, refused=None
+    )
 
 
 @pages.post("/{passage}/delete")
