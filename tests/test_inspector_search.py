@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 from agentos import curate
-from agentos.runtime import AgentMemory
 from inspecting import HOSTILE, PHONE, browser, check_page, live, told, window
 from serving import Served
 
@@ -19,7 +18,7 @@ def store(live: Served, agent: str, text: str, *tags: str) -> str:
 
     async def work() -> str:
         runtime = live.service.runtime
-        memory = AgentMemory(runtime, agent, None)
+        memory = runtime.memory(agent)
         return (await curate.insert_passage(runtime.store, runtime.clock, memory, agent, text, tags)).ref
 
     return str(live.run(work()))

@@ -9,7 +9,6 @@ from agentos import curate, values
 from agentos.errors import AgentOSError, NotFound, UsageError
 from agentos.messages import Passage
 from agentos.protocols import SearchQuery
-from agentos.runtime import AgentMemory
 from agentos.server.inspector.forms import FormQuery
 from agentos.server.inspector.render import agent_path, page, see
 from agentos.server.letta.searching import moment
@@ -218,5 +217,5 @@ async def _add(
 ) -> Passage:
     runtime = serving.runtime
     old = None if replaces is None else curate.passage_id(replaces)
-    memory = AgentMemory(runtime, record.id, None)
+    memory = runtime.memory(record.id)
     return await curate.insert_passage(runtime.store, runtime.clock, memory, record.id, text, tags, replaces=old)
