@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentos import curate, values
 from agentos.errors import PendingApproval, ProviderError, ToolError
 from agentos.memory import core
+from agentos.memory.agent_memory import AgentMemory
 from agentos.messages import Block, clean_text, read_time
 from agentos.protocols import SearchQuery
-from agentos.runtime import AgentMemory, Runtime
+from agentos.runtime import Runtime
 from agentos.state import AgentRecord
 
 Json = dict[str, Any]
@@ -38,7 +39,7 @@ class Caller:
     @property
     def memory(self) -> AgentMemory:
         """What finds and embeds."""
-        return AgentMemory(self.runtime, self.agent.id, None)
+        return self.runtime.memory(self.agent.id)
 
     def time(self, name: str, text: str | None) -> datetime | None:
         """An ISO date or time; a bare end date includes its whole day."""
