@@ -24,7 +24,6 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agentos import curate
 from agentos.protocols import SearchQuery
-from agentos.runtime import AgentMemory
 from bench_serve import TOKEN, model, server
 from common import home, p50, percentile, store_messages, timed
 from table import Measure, print_table
@@ -46,7 +45,7 @@ async def filled(folder: Path) -> tuple[list[float], list[float]]:
     """A home with an agent that knows something; milliseconds of (a search, an insert) in this process."""
     async with home(folder, model="offline") as runtime:
         agent = await runtime.agent("ada")
-        memory, number = AgentMemory(runtime, agent.id, None), 0
+        memory, number = runtime.memory(agent.id), 0
 
         async def insert() -> None:
             nonlocal number

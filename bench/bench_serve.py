@@ -21,11 +21,15 @@ from typing import Any
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would triple import times
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
 
+import psycopg
+
 from common import home, p50, percentile, store_messages
 from process_rows import rss_mb, ticks, tree
 from table import Measure, print_table
 
 TOKEN = "bench-token-0123456789"
+_KILLED_SECONDS = 3.0
+"""What the model takes where a worker is killed: all of its turns have begun by then, and none has ended."""
 Json = dict[str, Any]
 
 
@@ -363,7 +367,7 @@ async def killed(folder: Path) -> str:
     """Sixteen turns at one worker, which is killed; the other one takes them up."""
     with (
         database() as url,
-        model(0.5) as base,
+        model(_KILLED_SECONDS) as base,
         server(folder / "front", base, "--turns", "0", AGENTOS_DATABASE_URL=url) as front,
         worker(folder / "1", base, url) as one,
     ):
@@ -374,13 +378,21 @@ async def killed(folder: Path) -> str:
             two.send_signal(signal.SIGSTOP)  # so that all of them run at the one to be killed
             await asyncio.sleep(8.0)  # longer than what it held is its
             talks = [asyncio.create_task(front.client.turn(agent_id)) for agent_id in agents]
-            await asyncio.sleep(0.45)
+            await asyncio.to_thread(_wait_until_held, url, len(agents))
             two.send_signal(signal.SIGCONT)
             one.kill()
             died = time.perf_counter()
             await asyncio.gather(*talks)
-            took = time.perf_counter() - died - 0.5
-    return f"{took:.1f} s until the last of 16 turns was answered elsewhere, less the model's 0.5 s"
+            took = time.perf_counter() - died - _KILLED_SECONDS
+    return f"{took:.1f} s until the last of 16 turns was answered elsewhere, less the model's {_KILLED_SECONDS:.0f} s"
+
+
+def _wait_until_held(url: str, count: int) -> None:
+    """Until so many agents' turns run: each is somebody's."""
+    held = "SELECT count(*) FROM agent WHERE lease_owner IS NOT NULL AND lease_until > clock_timestamp()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(held).fetchone() != (count,):
+            time.sleep(0.01)
 
 
 def _cpu_ms(pid: int) -> float:

@@ -9,7 +9,7 @@ import pytest
 from agentos import curate
 from agentos.agent import Agent
 from agentos.errors import UsageError
-from agentos.messages import Block
+from agentos.messages import Block, Cause, Passage
 from agentos.protocols import SearchQuery
 from agentos.testing import FunctionLLM, ScriptedLLM, call, say
 from agentos.tools.memory import PARKED
@@ -342,6 +342,23 @@ async def test_why_leads_from_a_memory_to_the_users_words(home: Home) -> None:
         [chain] = await curate.why(home.store, agent.id, what)
         assert chain[0].text == "Ada likes tea"
         assert chain[-1].text == "I am Ada and I like tea"
+
+
+async def test_why_finds_a_memory_however_many_are_newer(home: Home) -> None:
+    agent = await told(home, call("archival_memory_insert", content="100_% of the tea, and \u00c9vora"))
+
+    def work(tx: Any) -> None:
+        for number in range(2001):
+            newer = Passage(0, agent.id, f"passage {number}", "user", home.clock.now())
+            tx.add_passage(newer, Cause(agent.id, "user"))
+
+    for word in ("\u00e9vora", "\u00c9VORA"):
+        assert len(await curate.why(home.store, agent.id, word)) == 1
+    await home.store.write(work)
+    for what in ("OF THE TEA", "100_%", "\u00c9vora"):
+        [chain] = await curate.why(home.store, agent.id, what)
+        assert chain[0].ref == "p1"
+    assert await curate.why(home.store, agent.id, "1_0") == await curate.why(home.store, agent.id, "\x00tea") == []
 
 
 async def test_why_finds_the_edit_that_brought_the_words_in(home: Home) -> None:

@@ -559,3 +559,23 @@ async def test_an_agent_that_is_not_there() -> None:
     async with dispatching(FunctionLLM(lambda _: "ok")) as dispatcher:
         with pytest.raises(NotFound):
             await dispatcher.accept("agent-of-nobody", ["hello"])
+
+
+async def test_what_was_changed_while_a_wake_up_waited_for_the_lock_holds() -> None:
+    sent: list[str] = []
+
+    def answer(request: LLMRequest) -> str:
+        sent.append(str(request.messages[0]["content"]))
+        return "ok"
+
+    async with temporary_runtime(FunctionLLM(answer)) as runtime:
+        agent, dispatcher = await runtime.agent("ada"), Dispatcher(runtime)
+        async with runtime.lock(agent.id):
+            await agent.accept(["hello"])
+            drained = asyncio.create_task(dispatcher.drain(agent.id))
+            while not agent.busy:  # noqa: ASYNC110  it has read the agent's row and waits
+                await asyncio.sleep(0.001)
+            await runtime.update_agent(agent.id, system="Be brief.")
+        await drained
+    [system] = sent
+    assert system.startswith("Be brief.")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agentos import curate
-from inspecting import HOSTILE, PHONE, browser, check_page, live, told, window
+from agentos.runtime import AgentMemory
+from inspecting import DESK, HOSTILE, PHONE, browser, check_page, live, told, window
 from serving import TOKEN, Served
 
 __all__ = ["browser", "live", "window"]  # fixtures
@@ -141,10 +142,13 @@ def test_a_block_is_edited_locked_and_restored(live: Served, window: Window) -> 
     human.get_by_text("locked", exact=True).wait_for(state="detached")
     human.get_by_role("link", name="Versions of human").click()
     page.wait_for_url("**/core/b*")
-    assert page.locator("#versions > li").count() == 3
+    assert page.locator("#versions .event").count() == 3
     page.once("dialog", lambda dialog: dialog.accept())
-    page.locator("#versions > li").nth(1).get_by_role("button").click()
-    page.locator("#versions > li").nth(3).wait_for()
+    page.locator("#versions .event").nth(1).get_by_role("button").click()
+    page.locator("#versions .event").nth(3).wait_for()
+    assert "reads as in version" in page.evaluate(
+        "document.activeElement.innerText"
+    )  # whoever works by keyboard goes on
     assert block_of(live, agent).value == "first"
     status, value, _ = live.ask("GET", "/agentos/v1/agents/edited/blocks/human/versions?limit=3")
     assert (status, [v["value"] for v in value["versions"]]) == (200, ["first", playing, "first"])
@@ -165,6 +169,7 @@ def test_an_edit_that_lost_a_race_shows_both(live: Served, window: Window) -> No
     assert answered.value.status == 409
     human.get_by_role("heading", name="It reads now").wait_for()
     assert human.locator("pre").all_inner_texts() == ["theirs", "mine"]
+    assert "Nothing was written" in human.get_by_role("alert").inner_text()
     assert block_of(live, agent).value == "theirs"
     human.get_by_role("button", name="Save mine").click()
     human.get_by_text("The agent is told").wait_for()
@@ -281,10 +286,48 @@ def test_long_histories_are_paged(live: Served, window: Window) -> None:
         page.wait_for_url(f"**before={seen[-1].removeprefix('event ')}*")
     assert len(seen) == len(set(seen)) == live.read(lambda tx: len(tx.events(agent, actions=("block.",))))
     page.goto(f"/agents/long/core/b{block_of(live, agent).id}")
-    assert page.locator("#versions > li").count() == 20
+    assert page.locator("#versions .event").count() == 20
     page.get_by_role("link", name="Older").click()
     page.wait_for_url("**before=*")
     assert page.get_by_text("text 44", exact=True).count() > 0
+
+
+def test_long_memories_are_cut_and_lead_to_the_whole(live: Served, window: Window) -> None:
+    agent = told(live, "large")
+    text = "<quay>\n" * 250 + "the end"
+    long = text * 14
+
+    async def keep_many() -> None:
+        runtime, turn = live.service.runtime, await (await live.service.runtime.agent_of(agent)).turn()
+        for number in range(25):
+            await curate.edit_block(runtime.store, turn, "human", text.replace("quay", f"pier {number}"))
+            await curate.insert_passage(
+                runtime.store, runtime.clock, AgentMemory(runtime, agent, None), agent, f"{number} {long}"
+            )
+        await curate.undo(runtime.store, runtime.clock, turn)
+
+    live.run(keep_many())
+    page = window()
+    check_page(page, "/agents/large/timeline", "large-timeline")
+    check_page(page, f"/agents/large/core/b{block_of(live, agent).id}", "large-versions")
+    page.set_viewport_size(DESK)
+    page.get_by_role("link", name="All of it").last.click()
+    page.wait_for_url("**version=*")
+    assert page.locator("pre").inner_text().endswith("the end")
+    page.get_by_role("link", name="All versions").click()
+    page.wait_for_url(re.compile(r"/core/b\d+$"))
+    page.goto("/agents/large/archival/p99999999")
+    assert "has no passage" in page.get_by_role("alert").inner_text()
+    page.goto("/agents/large/timeline?kind=passage")
+    page.get_by_role("link", name="All of it").first.click()
+    page.get_by_text("characters, from 0 on").wait_for()
+    page.get_by_role("link", name="What follows").click()
+    page.wait_for_url("**at=20000")
+    page.get_by_role("link", name="why").click()
+    page.wait_for_url("**/why*")
+    assert len(page.locator("pre").first.inner_text()) < 3000
+    page.get_by_role("link", name=re.compile("All .* characters")).click()
+    page.wait_for_url("**/archival/p*")
 
 
 def test_why_leads_back_to_the_words(live: Served, window: Window) -> None:

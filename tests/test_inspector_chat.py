@@ -189,7 +189,7 @@ def test_chat_tells_of_failures_and_cancels(live: Served, window: Window, gate: 
     page.context.clear_cookies()
     words.fill("signed out")
     page.keyboard.press("Enter")
-    seen(page, "#notice", "a valid token is needed")
+    seen(page, "#notice", "You are signed out")
     assert words.input_value() == "signed out"
     said = live.read(lambda tx: [m.content for m in tx.recent_messages(agent, 50)])
     assert "signed out" not in said

@@ -6,8 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from agentos import curate
-from agentos.runtime import AgentMemory
-from inspecting import HOSTILE, browser, check_page, live, told, window
+from inspecting import HOSTILE, PHONE, browser, check_page, live, told, window
 from serving import Served
 
 __all__ = ["browser", "live", "window"]  # fixtures
@@ -19,7 +18,7 @@ def store(live: Served, agent: str, text: str, *tags: str) -> str:
 
     async def work() -> str:
         runtime = live.service.runtime
-        memory = AgentMemory(runtime, agent, None)
+        memory = runtime.memory(agent)
         return (await curate.insert_passage(runtime.store, runtime.clock, memory, agent, text, tags)).ref
 
     return str(live.run(work()))
@@ -195,6 +194,16 @@ def test_the_window_and_the_last_request(live: Served, window: Window) -> None:
     page.reload()
     assert page.locator(".chart .out").count() == 1
     assert page.locator("#part-summary").count() == 1
+
+
+def test_the_form_fits_a_phone(live: Served, window: Window) -> None:
+    told(live, "small")
+    page = window(viewport=PHONE)
+    page.goto("/agents/small/archival")
+    box = page.get_by_label("Superseded too").bounding_box()
+    assert box["width"] == box["height"] < 24
+    tag, start = (page.get_by_label(name, exact=True).bounding_box() for name in ("Tag", "From"))
+    assert (tag["y"], tag["width"]) == (start["y"], start["width"])
 
 
 def test_pages_are_light_and_fit(live: Served, window: Window) -> None:

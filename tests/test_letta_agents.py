@@ -14,7 +14,6 @@ import pytest
 from agentos import curate
 from agentos.errors import ProviderError
 from agentos.messages import Cause
-from agentos.runtime import AgentMemory
 from agentos.server.letta.toolbox import LETTA_TOOLS
 from agentos.server.replies import stamp
 from agentos.server.serve import listening
@@ -323,7 +322,7 @@ def test_an_agent_file(home: Served, letta: Any, tmp_path: Path) -> None:
         else "Done."
     )
     ask(letta, agent.id, "I like tea")
-    memory, clock = AgentMemory(home.service.runtime, agent.id, None), home.service.runtime.clock
+    memory, clock = home.service.runtime.memory(agent.id), home.service.runtime.clock
     for n, old in ((1, None), (2, 2), (1, 3)):  # the last text is equal to the first, which is valid no more by then
         home.run(curate.insert_passage(home.service.store, clock, memory, agent.id, f"Tea at {n}.", replaces=old))
     text = letta.agents.export_file(agent.id)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agentos import values
 from agentos.context.validator import violations
 from agentos.errors import AgentOSError, Conflict, NotFound, ToolError, UsageError
 from agentos.llm.offline import OfflineLLM
@@ -26,11 +27,13 @@ from agentos.messages import Reply
 from agentos.protocols import Delta, LLMRequest
 from agentos.runtime import Runtime
 from agentos.settings import Settings
+from agentos.store.database import Database
+from agentos.store.migrations import migrate
 from agentos.testing import ExactIndex, HashEmbedder, ScriptedLLM, call, say, temporary_runtime
 from agentos.tools.described import DescribedTool
 from agentos.tools.servers import McpServer, StoredServer, listed_tools, read_server, tool_name
 from conftest import Home, collect, ending, of
-from serving import free_port, served, until
+from serving import Served, free_port, served, until
 from test_cli import Cli, cli  # noqa: F401  # a fixture
 
 HERE = Path(__file__).parent
@@ -130,6 +133,71 @@ class MailFirst(OfflineLLM):
         else:
             yield Delta("A mail.")
             yield Reply("A mail.", (call("notes__mail"),))
+
+
+def test_a_call_that_asks_outlives_a_restart_and_runs_once_approved(tmp_path: Path) -> None:
+    file, path = tmp_path / "file", "/agentos/v1/agents/ada/approvals"
+    server = read_server(name="notes", command=sys.executable, args=[str(TOOLS)], tools=["write"])
+    asks = [say("", call("notes__write", path=str(file), line=line)) for line in ("one", "two", "three")]
+
+    def home(*script: Any) -> Any:
+        url = f"sqlite:///{tmp_path / 'home.db'}"
+        migrate(url)
+        return served(ScriptedLLM(script), store=Database(url))
+
+    def decide(live: Served, **said: Any) -> Any:
+        (waits,) = live.ask("GET", path)[1]
+        body = {"run_id": waits["run_id"], "decisions": {waits["call_id"]: said}}
+        lines = live.http.post(path, json=body).text.splitlines()
+        return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+    with home(asks[0]) as live:
+        agent = live.create("ada")
+        stored, _ = live.run(live.service.runtime.mcp.add(agent, server))
+        assert stored.problem == ""
+        live.letta.agents.tools.update_approval("notes__write", agent_id=agent, body_requires_approval=False)
+        live.letta.agents.tools.update_approval("notes__write", agent_id=agent, body_requires_approval=True)
+        stopped = live.letta.agents.messages.create(agent, input="Write it down")
+        assert stopped.stop_reason.stop_reason == "requires_approval"
+    assert not file.exists()
+    with home("Written.", asks[1], "Then not.", asks[2], "Nothing there.") as live:
+        (waits,) = live.ask("GET", path)[1]
+        assert (waits["name"], waits["arguments"]) == ("notes__write", {"path": str(file), "line": "one"})
+        assert live.ask("GET", "/agentos/v1/agents")[1][0]["approvals"] == [waits]
+        assert waits["call_id"] in live.http.get("/agents/ada/chat").text
+        events = decide(live, approve=True)
+        assert [e["text"] for e in events if e["type"] == "tool_result"] == ["written"]
+        assert (events[-1]["reply"], events[-1]["stop_reason"]) == ("Written.", "end_turn")
+        assert [line.split()[0] for line in file.read_text().splitlines()] == ["one"]
+        live.letta.agents.messages.create(agent, input="Another")
+        events = decide(live, approve=False, reason="not there")
+        assert [(e["ok"], e["text"]) for e in events if e["type"] == "tool_result"] == [
+            (False, "error: the user did not approve this call: not there")
+        ]
+        live.letta.agents.messages.create(agent, input="And another")
+        live.run(live.service.runtime.mcp.remove(agent, "notes"))  # what is approved then is an error
+        assert not [e for e in decide(live, approve=True) if e["type"] == "tool_result" and e["ok"]]
+    assert len(file.read_text().splitlines()) == 1
+
+
+async def test_an_agents_own_approval_of_a_servers_tool_ends_with_the_server() -> None:
+    async with given(rogue(approval="ask")) as (runtime, stored):
+
+        async def shown() -> list[str]:
+            def work(tx: Any) -> list[str]:
+                record = tx.agent(stored.agent_id)
+                value = values.mcp_server_value(tx.mcp_servers(record.id)[0], record)
+                return [tool["approval"] for tool in value["tools"]]
+
+            return await runtime.store.read(work)
+
+        assert await shown() == ["ask"]
+        for approval in ("always", "never"):
+            await runtime.set_approval(stored.agent_id, "rogue__echo", approval)  # type: ignore[arg-type]
+            assert await shown() == [approval]
+        await runtime.mcp.remove(stored.agent_id, "rogue")
+        await runtime.mcp.add(stored.agent_id, stored.server)
+        assert await shown() == ["ask"]
 
 
 async def test_instructions_in_a_result_reach_no_memory() -> None:
@@ -276,6 +344,7 @@ async def test_a_server_that_cannot_be_asked_is_saved_without_tools(server: McpS
         ("Content-Type: text/event-stream", b": " + b"x" * (1 << 20) + b"\n", "ended without a response"),
         ("Content-Type: application/json\r\nContent-Encoding: gzip", b"x", "a packed body"),
         ("Content-Type: text/html", b"<p>Hello</p>", "Unexpected content type"),
+        ("Content-Type: application/json", b"your key is x", "cannot be used: the server's answer is not what MCP"),
     ],
 )
 async def test_a_body_without_end_is_broken_off(headers: str, part: bytes, error: str) -> None:

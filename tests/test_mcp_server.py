@@ -20,12 +20,13 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
 from agentos import curate, tokens, values
-from agentos.errors import NotFound, UsageError
+from agentos.cli.mcp_server import _asking
+from agentos.errors import NotFound, PendingApproval, ToolError, UsageError
 from agentos.llm.offline import OfflineLLM
 from agentos.llm.offline.prompt import read_prompt
 from agentos.messages import Block, Cause, Input, Message, Passage
 from agentos.protocols import LLMRequest
-from agentos.testing import FixedClock, FunctionLLM
+from agentos.testing import FixedClock, FunctionLLM, ScriptedLLM, call, say, temporary_runtime
 from conftest import Home
 from forks import Forks
 from serving import TOKEN, Served, served, until
@@ -109,6 +110,13 @@ async def test_the_tools_use_the_memory_and_are_marked_in_the_journal(live: Serv
         assert newer["tags"] == ["tea", "confidence:1"]
         found = (await ok(mcp, "recall", agent=name, query="tea", scope="archival"))["hits"]
         assert [hit["id"] for hit in found] == [newer["id"]]
+        same = await ok(mcp, "update_memory", agent=name, target=newer["id"], content="Ada likes black tea now")
+        assert (same["id"], "supersedes" in same) == (newer["id"], False)
+        past = {"agent": name, "query": "tea", "scope": "archival"}
+        found = (await ok(mcp, "recall", **past, include_superseded=True))["hits"]
+        assert {hit["id"]: hit["superseded_by"] for hit in found} == {newer["id"]: None, stored["id"]: newer["id"]}
+        assert (await ok(mcp, "recall", **past, as_of="2020-01-01"))["hits"] == []
+        assert "as_of is 'then'" in await refused(mcp, "recall", **past, as_of="then")
 
         core = await ok(mcp, "read_core_memory", agent=name, label="human")
         version = core["blocks"][0]["version"]
@@ -150,9 +158,15 @@ async def test_the_tools_use_the_memory_and_are_marked_in_the_journal(live: Serv
     assert ("client", "passage.delete", "from Desk from Top") in [(e["actor"], e["action"], e["note"]) for e in history]
     [passage] = live.read(lambda tx: tx.passages(agent_id, [int(stored["id"][1:])]))
     assert (passage.origin, passage.message_id) == ("client", None)
-    deleted = next(e["id"] for e in history if e["action"] == "passage.delete")
-    status, undone, _ = live.ask("POST", f"/agentos/v1/agents/{name}/undo", {"event_id": deleted})
-    assert (status, undone["changes"]) == (200, "+ Ada likes black tea now")
+    for action, lines in (
+        ("passage.delete", "+ Ada likes black tea now"),
+        ("passage.supersede", "- Ada likes black tea now\n+ Ada likes green tea"),
+    ):
+        number = next(e["id"] for e in history if e["action"] == action)
+        status, undone, _ = live.ask("POST", f"/agentos/v1/agents/{name}/undo", {"event_id": number})
+        assert (status, undone["changes"]) == (200, lines)
+    found = live.ask("GET", f"/agentos/v1/agents/{name}/search?query=tea&include_superseded=true")[1]
+    assert [(hit["id"], hit["superseded_by"]) for hit in found] == [(stored["id"], None)]
     heard = [m.content for m in live.read(lambda tx: tx.notices(agent_id))]
     assert f"Passage {newer['id']} was deleted by the client Desk from Top." in heard
 
@@ -463,6 +477,29 @@ async def test_the_words_of_a_program_are_not_the_users(home: Home) -> None:
     assert "I cannot write core memory here" in result.reply
     assert (await agent.ask("I am Ada and I live in Porto.")).tool_calls
     assert "Ada" in (await home.block(agent)).value
+
+
+async def test_a_program_neither_refuses_nor_decides_what_waits_for_approval() -> None:
+    asks = [say("", call("core_memory_append", label="human", content=text)) for text in ("one", "two")]
+    with served(ScriptedLLM([asks[0], "Noted."])) as live:
+        runtime, ada = live.service.runtime, live.create("ada")
+        live.run(runtime.set_approval(ada, "core_memory_append", "ask"))
+        async with client(live) as mcp:
+            asked = await ok(mcp, "ask", message="Note it")
+            assert (asked["stop_reason"], asked["waits_for_approval"]) == ("requires_approval", ["core_memory_append"])
+            assert "its owner's approval" in await refused(mcp, "ask", message="Go on")
+            [waits] = live.ask("GET", "/agentos/v1/agents/ada/approvals")[1]
+            live.ask("POST", "/agentos/v1/agents/ada/approvals", {"decisions": {waits["call_id"]: {"approve": True}}})
+            until(lambda: live.read(lambda tx: tx.unfinished_run(ada)) is None)
+            assert live.read(lambda tx: tx.waiting(ada)) is None, "what was refused is not kept"
+    async with temporary_runtime(ScriptedLLM([asks[1]])) as runtime:  # over stdio, behind a turn that stops
+        agent = await runtime.agent("ada")
+        await runtime.set_approval(agent.id, "core_memory_append", "ask")
+        await agent.accept(["Note it"])
+        with pytest.raises(ToolError, match="the message is saved"):
+            await _asking(runtime)(agent.id, "And this", "Desk")
+        with pytest.raises(PendingApproval):
+            await _asking(runtime)(agent.id, "And that", "Desk")
 
 
 # over stdio

@@ -60,6 +60,33 @@ async def test_all_of_a_turn_or_message_or_call_is_taken_back(either_home: Home)
     assert all(e["undone"] and not e["undoable"] for e in undone if e["undo_of"] is None)
 
 
+async def test_all_of_a_turn_goes_with_what_took_the_place_of_what(either_home: Home) -> None:
+    def insert(content: str, replaces: str | None = None) -> Any:
+        return call("archival_memory_insert", content=content, replaces=replaces)
+
+    def links(tx: Any) -> dict[str, Any]:
+        return {p.ref: (p.valid_to is None, p.replaces, p.superseded_by) for p in tx.passages(agent.id, range(1, 9))}
+
+    home = either_home
+    turns = [[insert("Rui")], [insert("Ines", "p1"), insert("Eva", "p2"), insert("a cat"), append("one")]]
+    agent = await home.agent(ScriptedLLM([part for calls in turns for part in (say("", *calls), "ok")]))
+    for text in ("first", "second"):
+        await collect(agent, text)
+    first, second = sorted(await home.store.read(lambda tx: tx.runs(agent.id)), key=lambda run: run.inbox_id)
+    made = await home.store.read(links)
+    assert made["p1"] == (False, None, 2)
+    with pytest.raises(UsageError, match="p2 superseded it"):
+        await take_back(home, agent, run_id=first.id)
+    assert await home.store.read(links) == made
+    done = await take_back(home, agent, run_id=second.id)
+    assert done == ["block.append", "passage.insert", "passage.supersede", "passage.supersede"]
+    left = await home.store.read(links)
+    assert left["p1"] == (True, None, None)
+    assert {ref for ref, (valid, _, _) in left.items() if valid} == {"p1"}
+    assert (await home.block(agent)).value == ""
+    assert await take_back(home, agent, run_id=first.id) == ["passage.insert"]
+
+
 async def test_sources_of_other_agents_are_out_of_reach(home: Home) -> None:
     agent, _ = await two_turns(home)
     other, runs = await two_turns(home, "other")

@@ -55,7 +55,8 @@ class Agent:
     ) -> None:
         self.id = agent_id
         self.parts = parts
-        self._made_of = made_of
+        self.made_of = made_of
+        """Its row, as it was when somebody last asked for this object."""
         self._lock = lock
         self._turn: Turn | None = None
         self._trace = Trace()
@@ -67,15 +68,18 @@ class Agent:
         self._unwanted: set[str] = set()
         """Runs that are to be cancelled once they are taken up."""
 
-    async def run(self, until: InboxItem | None = None) -> AsyncGenerator[Event, None]:
+    async def run(self, until: InboxItem | None = None, *, anew: bool = False) -> AsyncGenerator[Event, None]:
         """Do everything that is due: unfinished turns first, then input and timers in order of arrival.
 
         An interrupted turn goes on here where it stopped: the next action is computed from what is saved.
-        With `until` it ends behind that input's turn, and leaves what came later to whoever sent it.
+        With `until` it ends behind that input's turn, and leaves what came later to whoever sent it. With `anew`
+        it does nothing where it is `outdated`: the caller makes the agent anew.
         """
         async with self._held() as lease:
             turn = await self._open(lease=lease)
             count, answered = 0, None
+            if anew and self.outdated:
+                return
             self._cancel_begun(turn, until)
             try:
                 while not isinstance(action := next_action(turn.state, turn.room()), Idle):
@@ -244,10 +248,10 @@ class Agent:
 
     @property
     def outdated(self) -> bool:
-        """Whether the agent's model, tools or system text were seen to have changed: another object has them."""
-        if self._turn is None or self._made_of is None:
+        """Whether the agent's model, tools, system text or approvals changed since: another object has them."""
+        if self._turn is None or self.made_of is None:
             return False
-        return _fixed(self._turn.state.agent) != _fixed(self._made_of)
+        return _fixed(self._turn.state.agent) != _fixed(self.made_of)
 
     @property
     def busy(self) -> bool:

@@ -314,7 +314,7 @@ class Dispatcher:
         feed, started, since = Feed(), time.monotonic(), self.runtime.clock.now()
         try:
             agent = await self.runtime.agent_of(agent_id)
-            async with aclosing(agent.run()) as events:
+            async with aclosing(agent.run(anew=True)) as events:
                 async for event in events:
                     feed = self._publish(agent_id, event, time.monotonic() - started)
                     if isinstance(event, TurnEnded):
@@ -325,6 +325,8 @@ class Dispatcher:
                         if agent.outdated:
                             return True
             self._faults.pop(agent_id, None)
+            if agent.outdated:  # changed while it waited for the agent's lock
+                return True
         except NotFound:  # deleted meanwhile
             self.feeds.look_again()
         except ConfigError as error:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,16 +30,16 @@ from agentos.errors import (
     StoreError,
     UsageError,
 )
-from agentos.llm.detect import detect_model
+from agentos.llm.choice import Models
 from agentos.locks import hold_file
 from agentos.mcp_client.servers import McpServers
+from agentos.memory.agent_memory import AgentMemory
 from agentos.memory.search import EXACT_BELOW, HybridSearch
-from agentos.memory.vectors import to_bytes
-from agentos.messages import Approval, Block, Cause, Message, Passage
+from agentos.messages import Approval, Block, Cause
 from agentos.personas import Persona, load_persona, persona_folders
 from agentos.prompts import prompt
-from agentos.protocols import LLM, Clock, Embedder, Hit, SearchQuery
-from agentos.settings import Settings, load_settings, ollama_url
+from agentos.protocols import LLM, Clock, Embedder
+from agentos.settings import Settings, load_settings
 from agentos.state import AgentRecord, AgentState, Limits, StoredTool
 from agentos.store.database import IN_MEMORY, Database, sqlite_url
 from agentos.store.holding import hold_lease
@@ -53,7 +52,6 @@ from agentos.tools.toolset import Toolset
 
 _BUSY_WAIT_SECONDS = 30.0
 _AGENTS_IN_MEMORY = 1000
-_MODELS_IN_MEMORY = 100
 
 
 class SystemClock:
@@ -62,35 +60,6 @@ class SystemClock:
     def now(self) -> datetime:
         """The current time."""
         return datetime.now().astimezone()
-
-
-class AgentMemory:
-    """`MemoryPort` over one home: what an agent's tools may look up."""
-
-    def __init__(self, runtime: "Runtime", agent_id: str, run_id: str | None) -> None:
-        self._runtime, self._agent_id, self._run_id = runtime, agent_id, run_id
-
-    async def search(self, query: SearchQuery) -> list[Hit]:
-        """Hybrid search without the running turn's own messages."""
-        return await self._runtime.search(self._agent_id, query, not_run=self._run_id)
-
-    async def embed(self, text: str) -> tuple[bytes, str] | None:
-        """A vector at once, where the embedder lives in this process and works."""
-        embedder = self._runtime.embedder
-        if not embedder.in_process:
-            return None
-        try:
-            return to_bytes((await embedder.embed([text]))[0]), embedder.fingerprint
-        except AgentOSError:
-            return None  # the outbox tries again; full text finds the passage meanwhile
-
-    async def messages(self, ids: list[int]) -> list[Message]:
-        """Messages by id."""
-        return await self._runtime.store.read(lambda tx: tx.messages(self._agent_id, ids))
-
-    async def passages(self, ids: list[int]) -> list[Passage]:
-        """Passages by id."""
-        return await self._runtime.store.read(lambda tx: tx.passages(self._agent_id, ids))
 
 
 class Runtime:
@@ -125,14 +94,11 @@ class Runtime:
         self.default_limits = Limits(
             self.settings.max_steps, self.settings.max_turn_tokens, self.settings.max_turn_cost_usd
         )
-        self._llm = llm
-        self._llm_called = lru_cache(_MODELS_IN_MEMORY)(self._make_llm)  # a client may name ever new ones
+        self._models = Models(self.settings, llm)
         self._locks: dict[str, asyncio.Lock] = {}
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         """Names this process to others."""
         self._agents: OrderedDict[tuple[object, ...], Agent] = OrderedDict()
-        self.model_source = "handed in" if llm else ""
-        """How the model was chosen, in words."""
 
     async def __aenter__(self) -> "Runtime":
         self.open()
@@ -177,15 +143,20 @@ class Runtime:
         await self.index.close()
         await self.store.close()
 
+    def memory(self, agent_id: str, run_id: str | None = None) -> AgentMemory:
+        """What the tools of an agent's turn may look up."""
+        return AgentMemory(self.store, self.search, self.embedder, agent_id, run_id)
+
     # models
 
     def llm(self, model: str | None = None) -> LLM:
         """The model called `model`, or the one the settings and the machine's providers give."""
-        if self._llm is not None:
-            return self._llm
-        if model is None:
-            model, self.model_source = self._detected()
-        return self._llm_called(model)
+        return self._models.named(model)
+
+    @property
+    def model_source(self) -> str:
+        """How the model was chosen, in words."""
+        return self._models.source
 
     async def known_windows(self, records: Iterable[AgentRecord]) -> list[int | None]:
         """The tokens of each agent's window, where they are known without loading its model's library."""
@@ -207,27 +178,6 @@ class Runtime:
             return None
         given = (llm.context_window, self.settings.context_window, record.window_tokens)
         return llm.name, min(tokens for tokens in given if tokens)
-
-    def _detected(self) -> tuple[str, str]:
-        if not hasattr(self, "_found"):
-            self._found = detect_model(
-                self.settings.model, api_base=self.settings.api_base, api_key=self.settings.api_key
-            )
-        return self._found
-
-    def _make_llm(self, model: str) -> LLM:
-        settings = self.settings
-        if model == "offline":
-            from agentos.llm.offline import OfflineLLM
-
-            return OfflineLLM(**({"context_window": settings.context_window} if settings.context_window else {}))
-        from agentos.llm.litellm import LiteLLM
-
-        local = ollama_url() if model.startswith(("ollama/", "ollama_chat/")) else None
-        return LiteLLM(
-            model, api_base=settings.api_base or local, api_key=settings.api_key,
-            context_window=settings.context_window, request_timeout_seconds=settings.request_timeout_seconds,
-        )  # fmt: skip
 
     # agents
 
@@ -273,7 +223,9 @@ class Runtime:
             self._forget_idle()
             self._agents[key] = Agent(record.id, self._parts(record, llm, extras), self.lock, record)
         self._agents.move_to_end(key)
-        return self._agents[key]
+        agent = self._agents[key]
+        agent.made_of = record
+        return agent
 
     def tools_of(self, tx: Any, record: AgentRecord) -> Toolset:
         """All tools of an agent, also those of which no call is ever approved."""
@@ -291,7 +243,7 @@ class Runtime:
         tools = self._toolset(record, extras)
         return Parts(
             store=self.store, llm=llm, tools=tools.usable(record.approvals),
-            memory=lambda agent_id, run_id: AgentMemory(self, agent_id, run_id), clock=self.clock,
+            memory=self.memory, clock=self.clock,
             system=record.system or prompt("system"), cache_ttl_seconds=self.settings.cache_ttl_seconds,
             window_tokens=min(windows, default=None), limits=self.limits, default_limits=self.default_limits,
         )  # fmt: skip

@@ -51,8 +51,8 @@ async def list_servers(agent: str | None, as_json: bool) -> None:
         agent_id = None if agent is None else (await existing(runtime, agent)).id
 
         def work(tx: Any) -> list[values.Json]:
-            names = {record.id: record.name for record in tx.agents()}
-            return [values.mcp_server_value(stored, names[stored.agent_id]) for stored in tx.mcp_servers(agent_id)]
+            records = {record.id: record for record in tx.agents()}
+            return [values.mcp_server_value(stored, records[stored.agent_id]) for stored in tx.mcp_servers(agent_id)]
 
         found = await runtime.store.read(work)
     show_json(found) if as_json else show(_table(found))

@@ -16,7 +16,6 @@ from agentos.errors import UsageError
 from agentos.memory import core
 from agentos.messages import read_time
 from agentos.protocols import Hit, SearchQuery
-from agentos.runtime import AgentMemory
 from agentos.talk import HomeTalk
 
 Scope = Literal["recall", "archival", "all"]
@@ -64,7 +63,7 @@ async def add(name: str, text: str, tags: list[str], replaces: str | None, as_js
     old = None if replaces is None else curate.passage_id(replaces)
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        memory = AgentMemory(runtime, record.id, None)
+        memory = runtime.memory(record.id)
         saved = await curate.insert_passage(runtime.store, runtime.clock, memory, record.id, text, tags, replaces=old)
     instead = f" in place of {replaces}" if old not in (None, saved.id) else ""
     show_json(values.passage_value(saved)) if as_json else show(f"stored as {saved.ref}{instead}")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from agentos.curate.taking_back import Source, original
-from agentos.messages import Block, Message, Passage
+from agentos.messages import Block, Message, Passage, clean_text
 from agentos.protocols import Store
 
 PROVENANCE = ("source:", "confidence:")
@@ -60,7 +60,13 @@ def _passages_about(tx: Any, agent_id: str, what: str) -> list[Passage]:
     if what[:1] == "p" and what[1:].isdigit() and len(what) < 17:
         found: list[Passage] = tx.passages(agent_id, [int(what[1:])])
         return found
-    return [p for p in tx.recent_passages(agent_id, limit=2000) if len(what) > 2 and what.lower() in p.text.lower()][:5]
+    if len(what) <= 2:
+        return []
+    found = tx.passage_page(agent_id, False, None, None, 5, text=clean_text(what))
+    if found or what.isascii():
+        return found
+    # the database may tell "É" from "é"
+    return [p for p in tx.recent_passages(agent_id, limit=2000) if what.lower() in p.text.lower()][:5]
 
 
 def _block_chain(tx: Any, agent_id: str, block: Block, what: str) -> list[Origin]:

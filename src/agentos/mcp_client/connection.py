@@ -10,6 +10,7 @@ from typing import Any
 from mcp import MCPError
 from mcp.client.client import Client
 from mcp_types import (
+    PARSE_ERROR,
     AudioContent,
     BlobResourceContents,
     CallToolRequest,
@@ -105,7 +106,7 @@ class Connection:
             return await ask(await asyncio.shield(self._client))
         except MCPError as error:
             if not self._line.broken.is_set() and not self._task.done() and error.message != "Connection closed":
-                raise ToolError(_cut(error.message, _MOST_ERROR)) from None
+                raise ToolError(_said(error)) from None
             await asyncio.wait([self._task], timeout=1.0)  # why it broke is known once it has ended
             raise Unreachable(self._reason or self._why(error)) from None
         except ValidationError:
@@ -160,7 +161,13 @@ class Connection:
             return _NOT_MCP
         if isinstance(error, FileNotFoundError) and self._server.command:
             return f"{error.filename or self._server.command} is not there"
-        return _cut(str(error), _MOST_ERROR) or type(error).__name__
+        return _said(error) or type(error).__name__
+
+
+def _said(error: BaseException) -> str:
+    """An error in words. `mcp` quotes a body that is no message, and what its validator says of it: not those."""
+    unread = isinstance(error, MCPError) and error.code == PARSE_ERROR and error.message.startswith("Failed to parse ")
+    return _NOT_MCP if unread else _cut(str(error), _MOST_ERROR)
 
 
 def _text(result: CallToolResult) -> str:

@@ -85,8 +85,16 @@ class McpServers:
 
     async def remove(self, agent_id: str, name: str) -> None:
         """Take a server from an agent; `NotFound` where it has none of this name."""
-        if not await self._store.write(lambda tx: tx.delete_mcp_server(agent_id, name)):
-            raise NotFound(f"the agent has no MCP server {name!r}; `agentos mcp list` shows which there are")
+
+        def work(tx: Any) -> None:
+            if not tx.delete_mcp_server(agent_id, name):
+                raise NotFound(f"the agent has no MCP server {name!r}; `agentos mcp list` shows which there are")
+            settings = tx.agent(agent_id).settings
+            # another server of this name is not to run without asking because this one did
+            kept = {t: a for t, a in settings.get("approvals", {}).items() if not t.startswith(f"{name}__")}
+            tx.update_agent(agent_id, settings={**settings, "approvals": kept})
+
+        await self._store.write(work)
 
     async def ask(self, agent_id: str, name: str) -> tuple[StoredServer, list[str]]:
         """Ask a server for its tools and save them; (what is saved, sentences on tools that cannot be used).

@@ -8,11 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
-from agentos.errors import ProviderError, ToolError
+from agentos.errors import PendingApproval, ProviderError, ToolError
 from agentos.memory import core
+from agentos.memory.agent_memory import AgentMemory
 from agentos.messages import Block, clean_text, read_time
 from agentos.protocols import SearchQuery
-from agentos.runtime import AgentMemory, Runtime
+from agentos.runtime import Runtime
 from agentos.state import AgentRecord
 
 Json = dict[str, Any]
@@ -38,7 +39,7 @@ class Caller:
     @property
     def memory(self) -> AgentMemory:
         """What finds and embeds."""
-        return AgentMemory(self.runtime, self.agent.id, None)
+        return self.runtime.memory(self.agent.id)
 
     def time(self, name: str, text: str | None) -> datetime | None:
         """An ISO date or time; a bare end date includes its whole day."""
@@ -232,10 +233,14 @@ class Ask(Tool):
 
     async def run(self, caller: Caller) -> Json:
         """A turn of the agent."""
-        result = await caller.send(caller.agent.id, self.message, caller.client)
+        try:
+            result = await caller.send(caller.agent.id, self.message, caller.client)
+        except PendingApproval:  # the owner's to decide; a client's message does not refuse what waits
+            raise ToolError("the agent waits for its owner's approval of a call; ask again later") from None
         if result.stop_reason == "llm_error":
             raise ProviderError(f"the agent's model failed: {result.error}; ask again later")
-        return {"reply": result.reply, "run_id": result.run_id, "stop_reason": result.stop_reason}
+        waits = {"waits_for_approval": [call["name"] for call in result.approvals]} if result.approvals else {}
+        return {"reply": result.reply, "run_id": result.run_id, "stop_reason": result.stop_reason, **waits}
 
 
 class ListChanges(Tool):
@@ -285,7 +290,8 @@ async def _insert(
         caller.runtime.store, caller.runtime.clock, caller.memory, caller.agent.id, content, [*own, *told],
         replaces=replaces, client=caller.client,
     )  # fmt: skip
-    return {"id": saved.ref, "tags": list(saved.tags)} | ({} if replaces is None else {"supersedes": f"p{replaces}"})
+    superseded = {} if replaces in (None, saved.id) else {"supersedes": f"p{replaces}"}
+    return {"id": saved.ref, "tags": list(saved.tags)} | superseded
 
 
 def _clipped(value: Json, name: str) -> Json:

@@ -88,6 +88,6 @@ def _within_limit(block: Block, value: str) -> str:
     if len(value) > block.limit:
         raise LimitExceeded(
             f"block {block.label!r} would hold {len(value)} characters and its limit is {block.limit} "
-            f"(now {len(block.value)}); cut or replace what is outdated in it, or use archival_memory_insert for detail"
+            f"(now {len(block.value)}); cut or replace what is outdated in it, or keep the detail in archival memory"
         )
     return value

@@ -63,7 +63,10 @@ class Access:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message.setdefault("headers", []).extend([(b"x-request-id", request_id.encode()), *_SECURITY, *cookie])
+                headers = message.setdefault("headers", [])
+                headers += [(b"x-request-id", request_id.encode()), *_SECURITY, *cookie]
+                if all(key.lower() != b"cache-control" for key, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))  # what agents know stays in no browser
             await send(message)
 
         path = scope["path"]

@@ -75,7 +75,7 @@ class McpEndpoint:
             await self._closing.wait()
 
     async def _ask(self, agent_id: str, text: str, client: str) -> TurnResult:
-        item = await self._dispatcher.accept(agent_id, [Input(text, origin="client", name=client)])
+        item = await self._dispatcher.accept(agent_id, [Input(text, origin="client", name=client)], refuses=False)
         result = await self._dispatcher.result(item)
         assert result is not None, "without a time-out there is a result"
         return result

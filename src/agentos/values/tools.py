@@ -25,16 +25,17 @@ def tools_value(tx: Any, runtime: Runtime, record: AgentRecord) -> list[Json]:
     return [{"name": t.name, "approval": record.approvals.get(t.name, t.approval)} for t in tools]
 
 
-def mcp_server_value(stored: StoredServer, agent: str) -> Json:
-    """An MCP server of the agent with this name; values that could be secrets are hidden."""
+def mcp_server_value(stored: StoredServer, record: AgentRecord) -> Json:
+    """An MCP server of the agent; values that could be secrets are hidden."""
     server = stored.server
+    offered = {tool["tool"]: record.approvals.get(tool["name"]) for tool in stored.offered}
     tools = [
         {"name": tool["name"], "tool": tool["tool"], "description": tool["description"],
-         "approval": server.approval_of(tool["tool"])}
+         "approval": offered.get(tool["tool"]) or server.approval_of(tool["tool"])}
         for tool in stored.tools or ()
     ]  # fmt: skip
     shown = server.shown()
     return {
-        "agent": agent, "name": server.name, **shown, "only": shown["tools"], "tools": tools,
+        "agent": record.name, "name": server.name, **shown, "only": shown["tools"], "tools": tools,
         "reached": stored.tools is not None, "problem": stored.problem, "created_at": local(stored.created_at),
     }  # fmt: skip

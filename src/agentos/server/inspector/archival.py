@@ -9,7 +9,6 @@ from agentos import curate, values
 from agentos.errors import AgentOSError, NotFound, UsageError
 from agentos.messages import Passage
 from agentos.protocols import SearchQuery
-from agentos.runtime import AgentMemory
 from agentos.server.inspector.forms import FormQuery
 from agentos.server.inspector.render import agent_path, page, see
 from agentos.server.letta.searching import moment
@@ -21,6 +20,8 @@ from agentos.state import AgentRecord
 pages = APIRouter(prefix="/agents/{name}/archival", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/passages", tags=["agentos"])
 _PAGE = 15
+_SHOWN_CHARS = 20_000
+"""Of one long passage, on a page."""
 Text = Annotated[str | None, Field(max_length=200)]
 
 
@@ -124,12 +125,16 @@ async def save(
 
 @pages.get("/{passage}")
 async def passage_page(
-    request: Request, name: str, passage: str, serving: Serving, edit: str | None = None
-) -> Response:
-    """One passage in full."""
+    request: Request, name: str, passage: str, serving: Serving, edit: str | None = None,
+    at: Annotated[int, Query(ge=0, le=2**62)] = 0,
+) -> Response:  # fmt: skip
+    """One passage; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
     found = await _shown(serving, record, passage)
-    return page(request, "passage.html", agent=record.name, view="archival", p=found, edit=edit, refused=None)
+    part = {"at": at, "chars": _SHOWN_CHARS, "length": len(found["text"])}
+    return page(
+        request, "passage.html", agent=record.name, view="archival", p=found, part=part, edit=edit, refused=None
+    )
 
 
 @pages.post("/{passage}/delete")
@@ -212,5 +217,5 @@ async def _add(
 ) -> Passage:
     runtime = serving.runtime
     old = None if replaces is None else curate.passage_id(replaces)
-    memory = AgentMemory(runtime, record.id, None)
+    memory = runtime.memory(record.id)
     return await curate.insert_passage(runtime.store, runtime.clock, memory, record.id, text, tags, replaces=old)

@@ -17,6 +17,7 @@ from agentos.state import AgentRecord
 pages = APIRouter(prefix="/agents/{name}/core", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/blocks", tags=["agentos"])
 _PAGE = 20
+VersionId = Annotated[int | None, Query(ge=1, le=2**62)]
 Expected = Annotated[int | None, Field(ge=1)]
 
 
@@ -127,15 +128,21 @@ async def lock(name: str, block: str, serving: Serving, read_only: Annotated[boo
 
 @pages.get("/{block}")
 async def versions_page(
-    request: Request, name: str, block: str, serving: Serving, before: Annotated[int | None, Query(ge=1)] = None
-) -> Response:
-    """A block's versions with what each changed."""
+    request: Request, name: str, block: str, serving: Serving, before: VersionId = None, version: VersionId = None,
+    done: VersionId = None,
+) -> Response:  # fmt: skip
+    """A block's versions with what each changed, or one `version` in full; `done` tells which was just restored."""
     record, found = await _block(serving, name, block)
-    value = await serving.store.read(lambda tx: values.versions_value(tx, found, record.id, before, _PAGE))
+    alone = version is not None
+    part = (version + 1, 1) if version is not None else (before, _PAGE)
+    value = await serving.store.read(lambda tx: values.versions_value(tx, found, record.id, *part))
+    if alone and [v["id"] for v in value["versions"]] != [version]:
+        raise NotFound(f"block {found.label!r} has no version {version}")
     following = value.pop("before")
     return page(
-        request, "versions.html", agent=record.name, view="core", first=before is None, before=following, **value
-    )
+        request, "versions.html", agent=record.name, view="core", first=before is None, before=following, done=done,
+        alone=alone, **value,
+    )  # fmt: skip
 
 
 @pages.post("/{block}/restore")
@@ -149,7 +156,7 @@ async def restore_page(
     """Let a block read as it did at one of its versions."""
     record, found = await _block(serving, name, block)
     await _restore(serving, record, found, version, expected)
-    return see(agent_path(name, "core", block))
+    return see(agent_path(name, "core", block, done=version))
 
 
 async def _core(

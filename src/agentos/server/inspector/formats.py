@@ -17,6 +17,8 @@ def _first_chars(text: str, length: int) -> str:
 def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
+    if value < 0.95:
+        return f"{1000 * value:,.0f} ms"
     if value < 60:
         return f"{value:,.1f} s"
     minutes, seconds = divmod(round(value), 60)

@@ -35,6 +35,8 @@ VIEWS: list[tuple[str, str]] = [
 ]
 """The pages of an agent in the order of the navigation: the last part of the URL, and the title."""
 _NO_PAGES = ("/v1/", "/openai/", "/agentos/", "/static/", "/mcp", "/metrics", "/openapi.json", "/healthz", "/readyz")
+_LINE_CHARS = 60
+"""What a line of a diff weighs beside its text."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 """What a page would not show, or show elsewhere than it stands."""
 
@@ -83,6 +85,12 @@ def agent_path(name: str, *parts: object, **query: object) -> str:
     return with_query(path, **query)
 
 
+def place(name: str, ref: str) -> str | None:
+    """The URL of the page that shows the block, passage or message of an agent that `ref` names (`b1`, `p3`, `m7`)."""
+    view = {"b": "core", "p": "archival", "m": "recall"}.get(ref[:1])
+    return view and agent_path(name, view, ref)
+
+
 def with_query(path: str, **query: object) -> str:
     """The path with a query of all that is not None or empty."""
     said = {name: str(value) for name, value in query.items() if value not in (None, "")}
@@ -125,10 +133,21 @@ def _when(value: str | None, none: str = "never") -> Markup:
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(value, shown)
 
 
-def _diff(text: str) -> list[tuple[str, str]]:
-    """The lines of `core.changed_lines` as (kind, text)."""
+def _diff(text: str, most: int | None = None) -> list[tuple[str, str]]:
+    """The lines of `core.changed_lines` as (kind, text); where they are cut at `most` characters, ("cut", "") last."""
     kinds = {"+": "added", "-": "removed"}
-    return [(kinds.get(line[:1], "same"), line[2:] if line[:1] in kinds else line) for line in text.split("\n") if line]
+    lines = [
+        (kinds.get(line[:1], "same"), line[2:] if line[:1] in kinds else line) for line in text.split("\n") if line
+    ]
+    if most is None:
+        return lines
+    shown: list[tuple[str, str]] = []
+    for kind, line in lines:
+        if most <= 0 or len(line) > most:
+            return [*shown, (kind, f"{line[:most]} …"), ("cut", "")]
+        shown.append((kind, line))
+        most -= len(line) + _LINE_CHARS
+    return shown
 
 
 @cache
@@ -142,6 +161,6 @@ def _environment() -> Environment:
     }  # fmt: skip
     made.filters |= FORMATS
     made.globals |= {
-        "views": VIEWS, "agent_path": agent_path, "with_query": with_query, "static": static_url,
+        "views": VIEWS, "agent_path": agent_path, "place": place, "with_query": with_query, "static": static_url,
     }  # fmt: skip
     return made

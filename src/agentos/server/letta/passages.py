@@ -10,7 +10,6 @@ from agentos import curate
 from agentos.errors import NotFound
 from agentos.messages import Passage, clean_text
 from agentos.protocols import SearchQuery
-from agentos.runtime import AgentMemory
 from agentos.server.letta import render
 from agentos.server.letta.paging import Page
 from agentos.server.letta.searching import moment, search_agents
@@ -37,7 +36,7 @@ async def create_passage(agent_id: str, body: NewPassage, serving: Serving) -> R
     runtime = serving.runtime
     await serving.agent_record(agent_id)
     made = await curate.insert_passage(
-        runtime.store, runtime.clock, AgentMemory(runtime, agent_id, None), agent_id, body.text, body.tags or (),
+        runtime.store, runtime.clock, runtime.memory(agent_id), agent_id, body.text, body.tags or (),
         moment("created_at", body.created_at, runtime.clock.now()),
     )  # fmt: skip
     return answer([render.passage_value(made)])

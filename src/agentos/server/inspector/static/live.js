@@ -4,6 +4,7 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const followed = () => document.querySelector("[data-live]");
+  const SIGNED_OUT = "You are signed out; sign in again in another tab, then reload this page.";
   const heard = new Set();
   const rendered = new Map();
   let live = { place: 0, text: "", count: 0 };
@@ -77,7 +78,7 @@
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
       if (new URL(answer.url).pathname !== location.pathname || answer.status === 401) {
         source?.close();
-        return notice("You are signed out; sign in again in another tab, then reload this page.");
+        return notice(SIGNED_OUT);
       }
       if (answer.ok) swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch {
@@ -159,6 +160,7 @@
     if (!answer.ok) {
       const { detail } = await answer.json().catch(() => ({}));
       words.value ||= text;
+      if (answer.status === 401) return notice(SIGNED_OUT);
       return notice(Array.isArray(detail) ? detail.map((fault) => fault.msg).join("; ") : detail ?? "It was refused.");
     }
     sent = { text: "", key: "" };
