@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -35,6 +36,7 @@ _O200K_FILE = "fb374d419588a4632f3f557e76b4b70aebbca790"
 """Under this name litellm's wheel carries the vocabulary o200k_base."""
 _TOKEN_CHUNK = 2000
 """Characters encoded at once: the encoder is quadratic in the length of an unbroken run of letters."""
+_LOADING = threading.Lock()
 _OPTIONAL = ("prompt_cache_key", "stream_options")
 """Arguments that some servers refuse and a reply does not need."""
 
@@ -343,14 +345,15 @@ def _kept_for_good() -> Iterator[None]:
     litellm's 400,000 objects stay as long as the process; to look through them stops it for a third of a second,
     several times during the import and then every few hundred turns.
     """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collecting:
-            gc.enable()
+    with _LOADING:  # two threads may both be the first to need it
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.freeze()
+            if collecting:
+                gc.enable()
 
 
 def _checked_url(url: str | None) -> str | None:

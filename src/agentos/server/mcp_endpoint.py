@@ -40,10 +40,13 @@ class McpEndpoint:
             raise UsageError("MCP is spoken in JSON; send it with Content-Type: application/json")
         async with self._starting:
             if self._manager is None:
-                self._manager = await asyncio.to_thread(self._make)  # a second that most servers never pay
-                began = asyncio.Event()
-                self._held = asyncio.create_task(self._hold(self._manager, began))
+                manager, began = await asyncio.to_thread(self._make), asyncio.Event()  # a second that few servers pay
+                held = asyncio.create_task(self._hold(manager, began))
+                held.add_done_callback(lambda _: began.set())  # where it fails at once, so does this request
                 await began.wait()
+                if held.done():
+                    held.result()
+                self._manager, self._held = manager, held
         request.scope["user"] = _owner(request)
         return _Passed(self._manager)
 
