@@ -118,6 +118,7 @@ def _become(order: dict[str, Any]) -> None:
     import signal
 
     signal.alarm(_SECONDS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started the tests beside itself ignores it
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["cwd"])

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from agentos import curate
-from agentos.runtime import AgentMemory
 from inspecting import DESK, HOSTILE, PHONE, browser, check_page, live, told, window
 from serving import TOKEN, Served
 
@@ -301,9 +300,7 @@ def test_long_memories_are_cut_and_lead_to_the_whole(live: Served, window: Windo
         runtime, turn = live.service.runtime, await (await live.service.runtime.agent_of(agent)).turn()
         for number in range(25):
             await curate.edit_block(runtime.store, turn, "human", text.replace("quay", f"pier {number}"))
-            await curate.insert_passage(
-                runtime.store, runtime.clock, AgentMemory(runtime, agent, None), agent, f"{number} {long}"
-            )
+            await curate.insert_passage(runtime.store, runtime.clock, runtime.memory(agent), agent, f"{number} {long}")
         await curate.undo(runtime.store, runtime.clock, turn)
 
     live.run(keep_many())
