@@ -5,6 +5,7 @@ python bench/bench_inspector.py core timeline only the rows whose name contains 
 """
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -28,6 +29,8 @@ from agentos.server.service import Service
 from agentos.state import RunRecord, StepRecord
 from common import home, p50, percentile, store_messages, timed
 from table import Measure, print_table
+
+logging.disable(logging.INFO)  # a line for each request
 
 TOKEN, NAME, COUNT = "bench-token-0123456789", "ada", 10_000
 REACH = "100 ms, 200 kB"
