@@ -107,7 +107,7 @@ def test_agents_are_listed_and_found(live: Served, window: Window) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**find=*")
     row = page.get_by_role("row").nth(1)
-    assert re.search(r"idle.*of 32,768 tokens|idle.*tokens", row.inner_text().replace("\n", " "))
+    assert re.search(r"idle.*of 32,768 tokens", row.inner_text().replace("\n", " "))
     row.get_by_role("link").click()
     page.wait_for_url("**/core")
     assert "list & <b>" in page.get_by_role("banner").inner_text()
@@ -334,9 +334,8 @@ def test_why_leads_back_to_the_words(live: Served, window: Window) -> None:
     page.get_by_role("link", name="Why human").click()
     page.wait_for_url("**/why?what=human")
     links = page.locator(".chain li")
-    assert [link.split("\n")[0].split(" b")[0] for link in links.locator(".line").all_inner_texts()][1:] == [
-        "written by the agent m2", "because of the user's message m1",
-    ] or links.count() == 3  # fmt: skip
+    said = [" ".join(line.split()[:-3]) for line in links.locator(".line").all_inner_texts()]
+    assert said[1:] == ["written by the agent", "because of the user's message"]
     assert "note Likes tea" in links.last.inner_text()
     page.get_by_label("A block, a passage").fill("under the mat")
     page.keyboard.press("Enter")
@@ -361,7 +360,7 @@ def test_hostile_texts_are_shown_as_they_are(live: Served, window: Window) -> No
         assert name in page.get_by_role("banner").inner_text()
         assert page.locator("main img, main script, main b, main [href^=javascript]").count() == 0
     page.goto("/?find=" + "%3Cscript%3E%22'")
-    assert name in page.get_by_role("main").inner_text() or "No agent has" in page.get_by_role("main").inner_text()
+    assert "No agent has “<script>\"'” in its name" in page.get_by_role("main").inner_text()
     page.goto(f"/agents/{name.replace(' ', '%20')}/core?edit=b{block_of(live, agent).id}")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("The agent is told").wait_for()

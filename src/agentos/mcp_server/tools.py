@@ -1,5 +1,6 @@
 """The tools, named for what a caller wants; thin over `curate`, `values` and the search."""
 
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,9 +64,9 @@ class Tool(BaseModel):
         str | None, Field(max_length=200, description="Whose memory; not needed where it is one agent's.")
     ] = None
 
+    @abstractmethod
     async def run(self, caller: Caller) -> Json:
         """Do it; JSON values."""
-        raise NotImplementedError
 
     @classmethod
     def described(cls) -> Json:

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.middleware import Middleware
 
 import agentos
-from agentos.server import openai, own, usage
+from agentos.server import health, openai, own, usage
 from agentos.server.access import Access
 from agentos.server.inspector import agents as agent_pages
 from agentos.server.inspector import archival, chat, context, core, recall, sign_in, static_files, timeline
@@ -26,9 +26,8 @@ from agentos.server.letta import (
     tools,
     unsupported,
 )
-from agentos.server.metrics import CONTENT_TYPE
-from agentos.server.replies import add_error_handlers, answer
-from agentos.server.service import Service, Serving
+from agentos.server.replies import add_error_handlers
+from agentos.server.service import Service
 
 
 def create_app(service: Service) -> FastAPI:
@@ -46,29 +45,8 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     add_error_handlers(app)
 
-    @app.head("/healthz", include_in_schema=False)
-    @app.get("/healthz", tags=["health"])
-    async def alive() -> Response:
-        """Whether the process answers."""
-        return answer({"status": "ok"})
-
-    @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", tags=["health"])
-    async def ready(serving: Serving) -> Response:
-        """Whether it takes requests: 503 while it starts or stops."""
-        return answer({"status": "ready"} if serving.ready else {"detail": "stopping"}, 200 if serving.ready else 503)
-
-    @app.get("/v1/health", tags=["health"])
-    async def health() -> Response:
-        """Status and version, as Letta's clients ask for them."""
-        return answer({"status": "ok", "version": agentos.__version__})
-
-    @app.get("/metrics", tags=["health"])
-    async def metrics(serving: Serving) -> Response:
-        """Figures in Prometheus' text format."""
-        return Response(await serving.metrics.text(), media_type=CONTENT_TYPE)
-
     for router in (
+        health.router,
         sign_in.router,
         sign_in.links,
         static_files.router,
