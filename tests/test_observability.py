@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -182,17 +183,23 @@ def test_the_ledgers_sum_is_what_the_provider_reported() -> None:
 # spans
 
 
-@pytest.fixture(scope="module")
-def exporter() -> InMemorySpanExporter:
-    """OpenTelemetry takes one provider a process."""
+@cache
+def recording() -> InMemorySpanExporter:
+    """OpenTelemetry takes one provider a process; a fixture of the module is made again when its tests run apart."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return exporter
 
 
-async def test_a_turn_its_model_calls_and_its_tools_are_spans(home: Home, exporter: InMemorySpanExporter) -> None:
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    exporter = recording()
     exporter.clear()
+    return exporter
+
+
+async def test_a_turn_its_model_calls_and_its_tools_are_spans(home: Home, exporter: InMemorySpanExporter) -> None:
     agent = await home.agent(FunctionLLM(model))
     await collect(agent, f"call {SECRET}")
     spans = {s.name: s for s in exporter.get_finished_spans()}
@@ -224,7 +231,6 @@ async def test_a_turn_its_model_calls_and_its_tools_are_spans(home: Home, export
 
 
 async def test_what_fails_or_breaks_off_is_told_by_its_type(home: Home, exporter: InMemorySpanExporter) -> None:
-    exporter.clear()
     agent = await home.agent(FunctionLLM(model))
     await collect(agent, f"down {SECRET}")
     events = agent.send("call")
