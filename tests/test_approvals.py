@@ -275,6 +275,16 @@ async def test_a_message_refuses_what_waits_and_its_own_turn_begins() -> None:
         assert shop.done == ["looked at it"]
 
 
+async def test_a_chat_that_is_open_keeps_what_was_set_elsewhere() -> None:
+    script = [say("", call("look", what="it")), "Seen.", say("", call("look", what="it again"))]
+    async with opened(*script) as (runtime, agent, shop):
+        talk = HomeTalk(runtime, "ada", agent)
+        assert [t.stop_reason for t in await turns(talk.send("look"))] == ["end_turn"]
+        await runtime.set_approval(agent.id, "look", "ask")
+        assert [t.stop_reason for t in await turns(talk.send("look again"))] == ["requires_approval"]
+        assert shop.done == ["looked at it"]
+
+
 async def test_timers_schedules_and_the_systems_words_wait() -> None:
     later = {"when": "1h", "note": "water"}
     script = [say("", call("set_timer", **later), call("buy", what="tea")), "bought", "watered", "brief", "asked"]

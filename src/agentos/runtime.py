@@ -198,8 +198,8 @@ class Runtime:
             raise UsageError(misfit)
         return agent
 
-    async def agent_of(self, agent_id: str) -> Agent:
-        """The agent with this id, as its row says now; `NotFound` when there is none."""
+    async def agent_of(self, agent_id: str, model: str | None = None) -> Agent:
+        """The agent with this id, as its row says now; `NotFound` when there is none. `model`: for this object only."""
 
         def work(tx: Any) -> tuple[AgentRecord, list[_Extra]]:
             record = tx.agent(agent_id)
@@ -208,7 +208,7 @@ class Runtime:
             return record, _extras(tx, record)
 
         record, extras = await self.store.read(work)
-        return self.attach(record, extras=extras)
+        return self.attach(record, model, extras)
 
     def attach(self, record: AgentRecord, model: str | None = None, extras: "Sequence[_Extra]" = ()) -> Agent:
         """The object for an agent's row; the same one each time, while model, tools and system text stay the same.

@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Literal, Protocol, get_args
 
 from agentos import curate, values
@@ -133,13 +134,23 @@ class HomeTalk:
         """The model that answers."""
         return self.agent.parts.llm.name
 
-    def send(self, text: str) -> AsyncGenerator[Event, None]:
+    async def send(self, text: str) -> AsyncGenerator[Event, None]:
         """Save and run."""
-        return self.agent.send(text)
+        await self._renew()
+        async with aclosing(self.agent.send(text)) as events:
+            async for event in events:
+                yield event
 
-    def approve(self, run_id: str, decisions: Mapping[str, Decision]) -> AsyncGenerator[Event, None]:
+    async def approve(self, run_id: str, decisions: Mapping[str, Decision]) -> AsyncGenerator[Event, None]:
         """Save and go on."""
-        return self.agent.approve(decisions, run_id=run_id)
+        await self._renew()
+        async with aclosing(self.agent.approve(decisions, run_id=run_id)) as events:
+            async for event in events:
+                yield event
+
+    async def _renew(self) -> None:
+        """Have the agent as its row says now: another process may have changed its tools, approvals or model."""
+        self.agent = await self.runtime.agent_of(self.agent.id, self._model)
 
     async def approvals(self) -> list[Json]:
         """What waits now."""
@@ -155,7 +166,10 @@ class HomeTalk:
             left = unfinished and tx.unfinished_run(agent_id) is not None
             return left or bool(tx.timers(agent_id, due_by=now)) or tx.waiting(agent_id) is not None
 
-        return self.agent.run() if await self.runtime.store.read(due) else None
+        if not await self.runtime.store.read(due):
+            return None
+        await self._renew()
+        return self.agent.run()
 
     def compact(self) -> AsyncGenerator[Event, None]:
         """Page out all but the newest exchange."""
