@@ -99,6 +99,18 @@ BAD_INPUT = [
     (["memory", "show", "ada", "nope"], 1, "the blocks are: persona"),
     (["memory", "search", "ada", " "], 2, "the query is empty"),
     (["memory", "search", "ada", "x", "--in", "nowhere"], 2, "nowhere"),
+    (["memory", "search", "ada", "--tag", "boat"], 2, "say --in archival"),
+    (["memory", "search", "ada", "x", "--role", "user", "--in", "archival"], 2, "say --in recall"),
+    (["memory", "search", "ada", "x", "--start", "May"], 2, "--start is 'May', which is no ISO date"),
+    (["memory", "search", "ada", "--as-of", "2026-05-08"], 2, "say what to look for"),
+    (["memory", "show", "ada", "p99"], 2, "this agent has no passage p99"),
+    (["memory", "show", "ada", "m99"], 2, "this agent has no message m99"),
+    (["memory", "versions", "ada", "nope"], 1, "the blocks are: persona"),
+    (["runs", "nobody"], 2, "there is no agent 'nobody'"),
+    (["runs", "ada", "nope"], 2, "this agent has no run 'nope'; the list of its runs shows their ids"),
+    (["runs", "ada", "--before", "nope"], 2, "this agent has no run 'nope'"),
+    (["context", "nobody"], 2, "there is no agent 'nobody'"),
+    (["context", "ada", "--request", "--filling"], 2, "they show different things; give one"),
     (["memory", "edit", "ada", "human"], 2, "--value or --file"),
     (["memory", "edit", "ada", "human", "--file", "missing.txt"], 2, "missing.txt cannot be read"),
     (["memory", "edit", "ada", "human", "--value", "x" * 5000], 2, "4000"),
@@ -216,7 +228,7 @@ def test_what_was_said_is_remembered_found_explained_and_undone(cli: Cli) -> Non
     shown = cli.json("agents", "show", "ada")
     assert shown["limits"] == {"max_steps": 25, "max_tokens": None, "max_cost_usd": None}
     assert shown == cli.json("agents", "list")[0] | {
-        k: shown[k] for k in ("limits", "tools", "blocks", "timers", "usage")
+        k: shown[k] for k in ("limits", "tools", "blocks", "timers", "usage", "answers")
     }
     assert "ada" in cli.ok("agents", "list")
     assert "Grace Hopper" in cli.ok("agents", "show", "ada")

@@ -1,6 +1,7 @@
 """`agentos memory`: look into and correct what an agent knows."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,47 +15,72 @@ from agentos.cli.opening import blocking, existing, open_runtime
 from agentos.cli.output import line, show, show_json
 from agentos.errors import UsageError
 from agentos.memory import core
-from agentos.messages import read_time
-from agentos.protocols import Hit, SearchQuery
 from agentos.talk import HomeTalk
 
 Scope = Literal["recall", "archival", "all"]
 
 
 @blocking
-async def show_memory(name: str, label: str | None, as_json: bool) -> None:
-    """Core memory, or one block."""
+async def show_memory(name: str, what: str | None, as_json: bool) -> None:
+    """Core memory, one block of it, or the passage `p12` or message `m12`."""
+    value: Any
     async with open_runtime() as runtime:
         record = await existing(runtime, name)
-        value = await runtime.store.read(lambda tx: values.memory_value(tx, record, label))
-    show_json(value) if as_json else show(views.memory(value))
+        labels = [block.label for block in await runtime.store.read(lambda tx: tx.blocks(record.id))]
+        if what is None or what in labels or not re.fullmatch(r"[pm]\d+", what):
+            value, view = await runtime.store.read(lambda tx: values.memory_value(tx, record, what)), views.memory
+        elif what[0] == "p":
+            value, view = await values.shown_passage(runtime.store, record.id, what), views.passage
+        else:
+            value, view = await values.shown_message(runtime.store, record.id, what), views.message
+    show_json(value) if as_json else show(view(value))
+
+
+@blocking
+async def versions(name: str, label: str, limit: int, before: int | None, as_json: bool) -> None:
+    """What each version of a block changed."""
+
+    def work(tx: Any) -> values.Json:
+        return values.versions_value(tx, core.find_block(tx.blocks(record.id), label), record.id, before, limit)
+
+    async with open_runtime() as runtime:
+        record = await existing(runtime, name)
+        value = await runtime.store.read(work)
+    show_json(value) if as_json else show(views.versions(value))
 
 
 @blocking
 async def search(
-    name: str, query: str, scope: Scope, limit: int, as_of: str | None, include_superseded: bool, as_json: bool
-) -> None:
-    """Search archival memory, past messages, or both."""
-    if not query.strip():
+    name: str, query: str | None, scope: Scope, limit: int, as_json: bool, *, tag: str | None, role: str | None,
+    start: str | None, end: str | None, as_of: str | None, include_superseded: bool,
+) -> None:  # fmt: skip
+    """Archival memory, past messages, or both: searched, or without a query listed, newest first."""
+    if query is not None and not query.strip():
         raise UsageError("the query is empty; say what to look for")
+    for option, given, place in (("--tag", tag, "archival"), ("--role", role, "recall")):
+        if given is not None and scope != place:
+            raise UsageError(f"{option} is of {place} memory alone; say --in {place}")
     found: dict[str, list[values.Json]] = {}
     async with open_runtime() as runtime:
-        record = await existing(runtime, name)
-        now = runtime.clock.now()
-        try:
-            then = read_time(as_of, now, end=True) if as_of else None
-        except ValueError:
-            raise UsageError(f"--as-of is {as_of!r}, which is no ISO date; write it like 2026-05-08") from None
-        places: tuple[Literal["archival", "recall"], ...] = ("archival", "recall") if scope == "all" else (scope,)
-        for place in places:
-            asked = SearchQuery(query, place, limit=limit, now=now, as_of=then, include_superseded=include_superseded)
-            hits: list[Hit] = await runtime.search(record.id, asked)
-            found[place] = [values.hit_value(hit) for hit in hits]
+        record, now = await existing(runtime, name), runtime.clock.now()
+        which: dict[str, Any] = {
+            "start": values.moment("--start", start, now), "end": values.moment("--end", end, now, end=True),
+            "limit": limit,
+        }  # fmt: skip
+        if scope != "recall":
+            page = await values.passage_page(
+                runtime, record.id, query, **which, tag=tag, as_of=values.moment("--as-of", as_of, now, end=True),
+                include_superseded=include_superseded,
+            )  # fmt: skip
+            found["archival"] = page["passages"]
+        if scope != "archival":
+            page = await values.message_page(runtime, record.id, query, **which, role=role)
+            found["recall"] = page["messages"]
     if as_json:
-        show_json([{"in": place, **hit} for place, hits in found.items() for hit in hits])
+        show_json([{"in": place, **value} for place, listed in found.items() for value in listed])
         return
-    for title, hits_shown in found.items():
-        show(views.hits(hits_shown, f"{title} memory"))
+    for place, listed in found.items():
+        show(views.hits(listed, f"{place} memory"))
 
 
 @blocking

@@ -226,7 +226,7 @@ class RemoteTalk:
     @property
     def model(self) -> str:
         """The model that answers."""
-        return str(self._agent["answers"])
+        return str(self._agent["answers"] or "no model")
 
     @property
     def place(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from agentos.cli import views
+from agentos.cli import context_views, views
 from agentos.cli.keys import turn_keys
 from agentos.cli.output import safe
 from agentos.cli.turn_view import TurnView
@@ -56,7 +56,7 @@ async def _memory(chat: "Chat", label: str) -> None:
 
 
 async def _context(chat: "Chat", _: str) -> None:
-    chat.console.print(views.context(await chat.talk.context()))
+    chat.console.print(context_views.context(await chat.talk.context()))
 
 
 async def _search(chat: "Chat", text: str) -> None:

@@ -6,19 +6,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from agentos.cli.output import line, safe
+from agentos.cli.output import as_json, line, safe
 
 Json = dict[str, Any]
-_BAR = 60
-"""Cells of the context bar."""
-_COLOURS = {
-    "tools": "blue",
-    "system": "cyan",
-    "core memory": "magenta",
-    "summary": "yellow",
-    "messages": "green",
-    "reserved reply": "bright_black",
-}
 
 
 def when(stamp: str | None) -> str:
@@ -36,6 +26,28 @@ def cost(dollars: float | None) -> str:
     if dollars is None:
         return "price unknown"
     return f"${dollars:.4f}" if dollars < 1 else f"${dollars:.2f}"
+
+
+def spent(usage: Json) -> str:
+    """Tokens and cost of a model call or a turn, in a few words."""
+    prompt, cached, reply = (number(usage[f"{kind}_tokens"]) for kind in ("prompt", "cached", "completion"))
+    return f"{prompt} ({cached} cached) + {reply} tokens, {cost(usage['cost_usd'])}"
+
+
+def took(seconds: float | None) -> str:
+    """How long something took."""
+    if seconds is None:
+        return "not ended"
+    return f"{1000 * seconds:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def indented(text: str, indent: str = "  ", most: int | None = None) -> Text:
+    """Every line of a text, or its first `most` characters and how many there are."""
+    rows = safe(text if most is None else text[:most]).strip("\n").split("\n")
+    shown = Text("\n".join(f"{indent}{row}" for row in rows))
+    if most is not None and len(text) > most:
+        shown.append(f" … ({number(len(text))} characters)", style="quiet")
+    return shown
 
 
 def diff(changes: str, indent: str = "  ") -> Text:
@@ -65,30 +77,91 @@ def block(value: Json) -> RenderableType:
         head.append("  read-only", style="warn")
     if value["shared_with"]:
         head.append(f"  shared with {', '.join(map(line, value['shared_with']))}", style="quiet")
-    body = safe(value["value"]).strip("\n") or "(empty)"
-    return Group(head, Text("\n".join(f"  {row}" for row in body.split("\n")), style="" if value["value"] else "quiet"))
+    return Group(head, indented(value["value"]) if value["value"].strip("\n") else Text("  (empty)", style="quiet"))
 
 
 def memory(value: Json) -> RenderableType:
     """Core memory, and how much lies beside it."""
     beside = f"archival memory: {number(value['passages'])} · recall memory: {number(value['messages'])} messages"
-    return _spaced([*map(block, value["blocks"]), Text(beside, style="quiet")])
+    return spaced([*map(block, value["blocks"]), Text(beside, style="quiet")])
 
 
 def hits(values: list[Json], title: str = "") -> RenderableType:
-    """What a search found."""
+    """Hits of a search, passages or messages."""
     shown: list[RenderableType] = [Text(title, style="name")] if title else []
     if not values:
         return Group(*shown, Text("nothing found", style="quiet"))
     for value in values:
-        about = [when(value["created_at"]), value["role"], value["name"], value["session"]]
-        head = Text.assemble((value["id"], "name"), "  ", ("  ".join(safe(a) for a in about if a), "quiet"))
-        if value["tags"]:
-            head.append("  " + " ".join(f"#{safe(tag)}" for tag in value["tags"]), style="quiet")
-        if value["superseded_by"]:
-            head.append(f"  superseded on {value['valid_to'][:10]} by {value['superseded_by']}", style="warn")
-        shown += [head, Text("  " + line(value["text"], 600))]
+        shown += (
+            [_memory_head(value), Text("  " + line(value["text"], 600))] if value["text"] else [_memory_head(value)]
+        )
+        shown += [call(one, most=300) for one in value.get("calls", ())]
     return Group(*shown)
+
+
+def _memory_head(value: Json) -> Text:
+    """What a passage or message is, and when it was said."""
+    about = [when(value["created_at"]), *(value.get(name) for name in ("role", "name", "session"))]
+    head = Text.assemble((value["id"], "name"), "  ", ("  ".join(safe(a) for a in about if a), "quiet"))
+    if value.get("tags"):
+        head.append("  " + " ".join(f"#{safe(tag)}" for tag in value["tags"]), style="quiet")
+    if value.get("superseded_by"):
+        head.append(f"  superseded on {value['valid_to'][:10]} by {value['superseded_by']}", style="warn")
+    elif value.get("valid_to"):
+        head.append(f"  deleted on {value['valid_to'][:10]}", style="warn")
+    return head
+
+
+def call(value: Json, indent: str = "  ", most: int | None = None) -> Text:
+    """A call that a model asked for, with its arguments."""
+    shown = indented(f"→ {value['name']} {as_json(value['arguments'])}", indent, most)
+    return shown.append(f"  {line(value['fault'])}", style="bad") if value["fault"] else shown
+
+
+def passage(value: Json) -> RenderableType:
+    """One passage in full, and where it came from."""
+    source = [f"by {value['origin']}", value["message"] and f"from {value['message']}", value["run_id"]]
+    facts = {
+        "stored": " ".join(filter(None, source)),
+        "about": safe(value["about"] or ""),
+        "in place of": value["replaces"],
+        "last found": when(value["last_used_at"]),
+    }
+    rows = [Text.assemble((f"  {name:<13}", "quiet"), fact) for name, fact in facts.items() if fact]
+    return spaced([Group(_memory_head(value), indented(value["text"])), Group(*rows)])
+
+
+def message(value: Json) -> RenderableType:
+    """One message in full among its neighbours."""
+    shown: list[RenderableType] = []
+    for one in value["around"]:
+        if one["id"] != value["message"]["id"]:
+            said = one["text"] or ", ".join(made["name"] for made in one["calls"])
+            shown.append(Text.assemble(_memory_head(one), "  ", (line(said, 45), "quiet")))
+            continue
+        shown.append(_memory_head(one))
+        shown += [indented(text) for text in (one["reasoning"], one["text"]) if text]
+        shown += [call(made) for made in one["calls"]]
+        shown += [Text(f"  in {one['run_id']}", style="quiet")] if one["run_id"] else []
+    return Group(*shown)
+
+
+def versions(value: Json) -> RenderableType:
+    """What each version of a block changed, newest first."""
+    shown: list[RenderableType] = []
+    for one in value["versions"]:
+        source = " ".join(filter(None, [one["actor"], one["agent"] and line(one["agent"]), one["message"]]))
+        head = Text.assemble((f"{one['id']:>5}", "name"), f"  {when(one['created_at'])}  {source}")
+        head.append(f"  {number(one['characters'])} characters", style="quiet")
+        head.append(f", as version {one['restores']} read" if one["restores"] else "", style="quiet")
+        head.append("  current" if one["current"] else "", style="good")
+        shown += [head, diff(one["changes"], indent="         ")] if one["changes"] else [head]
+    return Group(*shown, *older(value))
+
+
+def older(value: Json) -> list[Text]:
+    """How a list goes on."""
+    return [Text(f"older ones: --before {value['before']}", style="quiet")] if value["before"] else []
 
 
 def history(values: list[Json]) -> RenderableType:
@@ -111,7 +184,7 @@ def chains(values: list[list[Json]]) -> RenderableType:
     """Where memories came from: each link further in."""
     if not values:
         return Text("nothing is known about that", style="quiet")
-    return _spaced(Group(*(_link(link, depth) for depth, link in enumerate(chain))) for chain in values)
+    return spaced(Group(*(_link(link, depth) for depth, link in enumerate(chain))) for chain in values)
 
 
 def _link(value: Json, depth: int) -> RenderableType:
@@ -178,6 +251,7 @@ def agent(value: Json) -> RenderableType:
     most += [f"${n}" for n in [limits["max_cost_usd"]] if n]
     facts = {
         "id": value["id"],
+        "answers": line(value["answers"] or "no model that can be used"),
         "created": when(value["created_at"]),
         "a turn may take": ", ".join(most),
         "tools": ", ".join(map(safe, value["tools"])) if value["tools"] is not None else "all",
@@ -185,7 +259,7 @@ def agent(value: Json) -> RenderableType:
     }
     rows = [Text.assemble((f"  {name:<16}", "quiet"), text) for name, text in facts.items()]
     rows += [Text(f"  timer at {when(t['due_at'])}: {line(t['note'])}") for t in value["timers"]]
-    return _spaced([Group(agents([value]), *rows), *map(block, value["blocks"])])
+    return spaced([Group(agents([value]), *rows), *map(block, value["blocks"])])
 
 
 def tools(values: list[Json]) -> RenderableType:
@@ -202,70 +276,7 @@ def usage_line(value: Json) -> str:
     return f"{tokens}, {number(value['cached_tokens'])} of them cached, {cost(value['cost_usd'])}"
 
 
-def context(value: Json) -> RenderableType:
-    """The window by section, what was paged out, and how the provider's cache did."""
-    window = value["window_tokens"]
-    percent = round(100 * value["prompt_tokens"] / window)
-    head = Text.assemble((safe(value["model"]), "name"), f"  {number(window)} tokens, {percent} % full")
-    parts = [*value["sections"].items(), ("free", value["free_tokens"])]
-    legend = [_legend_row(name, tokens, window, value) for name, tokens in parts]
-    shown: list[RenderableType] = [Group(head, context_bar(value), *legend)]
-    if value["page_outs"]:
-        shown.append(Group(Text("paged out", style="name"), *map(_receipt, value["page_outs"][-8:])))
-    if value["cache_ledger"]:
-        faults = f"page faults: {value['page_fault_rate']:.0%} of recent searches"
-        shown.append(Group(Text("prompt cache, newest first", style="name"), *map(_ledger_row, value["cache_ledger"])))
-        shown.append(Text(faults, style="quiet"))
-    return _spaced(shown)
-
-
-def context_bar(value: Json) -> Text:
-    """The bar itself; `┃` stands where the memory pressure alert is given."""
-    window = value["window_tokens"]
-    bar, done, filled = Text("  "), 0, 0
-    for name, tokens in value["sections"].items():
-        if name == "reserved reply":  # it stands at the window's end
-            continue
-        done += tokens
-        cells = min(_BAR, round(_BAR * done / window)) - filled
-        bar.append("█" * cells, style=_COLOURS[name])
-        filled += max(0, cells)
-    reserved = min(_BAR - filled, round(_BAR * value["sections"]["reserved reply"] / window))
-    bar.append("░" * (_BAR - filled - reserved), style="quiet")
-    bar.append("▒" * reserved, style=_COLOURS["reserved reply"])
-    mark = 2 + round(_BAR * value["alert_at_tokens"] / window)
-    return Text.assemble(bar[:mark], ("┃", "warn"), bar[mark:])
-
-
-def _legend_row(name: str, tokens: int, window: int, value: Json) -> Text:
-    sign = "░" if name == "free" else "▒" if name == "reserved reply" else "█"
-    row = Text.assemble((f"  {sign} ", _COLOURS.get(name, "quiet")), f"{name:<15}{number(tokens):>9}")
-    row.append(f"{100 * tokens / window:>6.1f} %", style="quiet")
-    if name == "messages":
-        row.append(f"  {value['messages']} messages", style="quiet")
-    if name == "free":
-        row.append(f"  alert at {number(value['alert_at_tokens'])} tokens (┃)", style="quiet")
-    return row
-
-
-def _receipt(value: Json) -> Text:
-    row = Text(f"  {when(value['created_at'])}  {value['first']}-{value['last']}, {value['messages']} messages, ")
-    row.append(f"{number(value['tokens_before'])} → {number(value['tokens_after'])} tokens")
-    row.append(f"  saving step {value['saving_step']}", style="quiet")
-    row.append("" if value["in_context"] else ", entry left the summary", style="quiet")
-    return row
-
-
-def _ledger_row(value: Json) -> Text:
-    expected, reported = value["expected_cached_tokens"], value["cached_tokens"]
-    row = Text(f"  {when(value['created_at'])}  {value['kind']:<13}prompt {number(value['prompt_tokens']):>8}, ")
-    row.append(f"cached {number(reported):>8} of {number(expected):>8} expected")
-    row.append(f"  ({safe(value['cause'])})" if value["cause"] else "", style="quiet")
-    row.append(f"  {line(value['error'])}" if value["error"] else "", style="bad")
-    return row
-
-
-def _spaced(parts: Iterable[RenderableType]) -> Group:
+def spaced(parts: Iterable[RenderableType]) -> Group:
     """The parts with an empty line between them."""
     shown: list[RenderableType] = []
     for part in parts:

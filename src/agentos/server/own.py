@@ -14,7 +14,6 @@ from agentos import curate, values
 from agentos.errors import AgentBusy, NotFound, UsageError
 from agentos.events import Event, Saved, TurnEnded
 from agentos.protocols import SearchQuery
-from agentos.server.letta.searching import moment
 from agentos.server.replies import answer, event_stream, sse
 from agentos.server.service import Service, Serving
 from agentos.state import AgentRecord, Decision, InboxItem
@@ -39,11 +38,6 @@ async def talk(service: Service, agent: str) -> HomeTalk:
     """What a person asks of the agent with this name or id."""
     record = await agent_record(service, agent)
     return HomeTalk(service.runtime, record.name, await service.runtime.agent_of(record.id))
-
-
-async def _details(service: Service, record: AgentRecord) -> Json:
-    found = await values.agent_details(service.runtime, record)
-    return {**found, "answers": service.runtime.llm(record.model).name}
 
 
 @router.get("/agents")
@@ -72,13 +66,13 @@ class NewAgent(BaseModel):
 async def create(body: NewAgent, serving: Serving) -> Response:
     """A new agent of a persona; 409 when the name is taken."""
     record = await serving.runtime.create_agent(body.name, persona=body.persona, model=body.model)
-    return answer(await _details(serving, record))
+    return answer(await values.agent_details(serving.runtime, record))
 
 
 @router.get("/agents/{agent}")
 async def show(agent: str, serving: Serving) -> Response:
     """One agent in full, by name or id."""
-    return answer(await _details(serving, await agent_record(serving, agent)))
+    return answer(await values.agent_details(serving.runtime, await agent_record(serving, agent)))
 
 
 @router.get("/agents/{agent}/status")
@@ -111,7 +105,7 @@ async def search(
 ) -> Response:
     """Hybrid search of archival memory or of past messages."""
     record, now = await agent_record(serving, agent), serving.runtime.clock.now()
-    then = moment("as_of", as_of, now, end=True)
+    then = values.moment("as_of", as_of, now, end=True)
     asked = SearchQuery(query, scope, limit=limit, now=now, as_of=then, include_superseded=include_superseded)
     return answer([values.hit_value(hit) for hit in await serving.runtime.search(record.id, asked)])
 

@@ -3,8 +3,8 @@
 from agentos.values.agents import agent_details, agent_page, agent_value, schedule_value, usage_value
 from agentos.values.context import context_value, entry_value, fill_percent, step_value
 from agentos.values.journal import ACTORS, KINDS, chain_value, changes_value, history_page, history_value, undone_value
-from agentos.values.memory import block_value, hit_value, memory_value, passage_value, passage_values, versions_value
-from agentos.values.plain import Json, local
+from agentos.values.memory import block_value, memory_value, passage_value, passage_values, versions_value
+from agentos.values.plain import Json, local, moment
 from agentos.values.runs import (
     conversation_value,
     message_value,
@@ -13,8 +13,9 @@ from agentos.values.runs import (
     run_value,
     trace_value,
 )
+from agentos.values.search import hit_value, message_page, passage_page, shown_message, shown_passage
 from agentos.values.tools import approvals_value, mcp_server_value, tools_value
-from agentos.values.window import filling_value, page_out_page, request_value, target_tokens
+from agentos.values.window import filling_value, page_out_page, request_value
 
 __all__ = [
     "ACTORS",
@@ -38,17 +39,21 @@ __all__ = [
     "local",
     "mcp_server_value",
     "memory_value",
+    "message_page",
     "message_value",
+    "moment",
     "own_run",
     "page_out_page",
+    "passage_page",
     "passage_value",
     "passage_values",
     "request_value",
     "run_page",
     "run_value",
     "schedule_value",
+    "shown_message",
+    "shown_passage",
     "step_value",
-    "target_tokens",
     "tools_value",
     "trace_value",
     "undone_value",

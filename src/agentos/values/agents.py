@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from agentos.errors import AgentOSError
 from agentos.messages import Usage
 from agentos.runtime import Runtime
 from agentos.state import AgentRecord, Schedule
@@ -65,7 +66,7 @@ def _filled(value: Json, window: int | None) -> Json:
 
 
 async def agent_details(runtime: Runtime, record: AgentRecord) -> Json:
-    """One agent as the list has it, with its blocks, the limits in force, timers and usage."""
+    """One agent as the list has it, with the model that answers, its blocks, the limits in force, timers and usage."""
 
     def work(tx: Any) -> Json:
         return {
@@ -79,7 +80,15 @@ async def agent_details(runtime: Runtime, record: AgentRecord) -> Json:
 
     value = await runtime.store.read(work)
     [window] = await runtime.known_windows([record])
-    return value | _filled(value, window)
+    return value | _filled(value, window) | {"answers": _answering(runtime, record)}
+
+
+def _answering(runtime: Runtime, record: AgentRecord) -> str | None:
+    """The name of the agent's model; None where it cannot be used, which the next turn tells."""
+    try:
+        return runtime.llm(record.model).name
+    except AgentOSError:
+        return None
 
 
 def schedule_value(schedule: Schedule, agent: str) -> Json:

@@ -50,11 +50,18 @@ async def context_value(runtime: Runtime, turn: Turn) -> Json:
     sections["reserved reply"] = room.window.reply
     return {
         "model": turn.parts.llm.name, "window_tokens": room.window.tokens, "prompt_tokens": room.prompt_tokens,
-        "alert_at_tokens": int(pager.ALERT_AT * room.window.tokens), "sections": sections,
+        "alert_at_tokens": int(pager.ALERT_AT * room.window.tokens), "page_out_to_tokens": _target_tokens(turn),
+        "sections": sections,
         "free_tokens": max(0, room.window.prompt - room.prompt_tokens), "messages": len(turn.state.queue),
         "snapshot": turn.state.agent.snapshot.reason if turn.state.agent.snapshot else None,
         **await runtime.store.read(work),
     }  # fmt: skip
+
+
+def _target_tokens(turn: Turn) -> int:
+    """What a page-out would leave of the window."""
+    share = pager.PAGE_OUT_TO_FAULTING if turn.state.agent.faulting else pager.PAGE_OUT_TO
+    return int(share * turn.window.tokens)
 
 
 def _sections(turn: Turn) -> dict[str, int]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from agentos.memory import core
 from agentos.messages import Block, Passage
-from agentos.protocols import Hit
 from agentos.state import AgentRecord
 from agentos.tools.memory import SEARCH_TOOLS
 from agentos.values.plain import Json, local
@@ -35,15 +34,6 @@ def memory_value(tx: Any, record: AgentRecord, label: str | None = None) -> Json
         "passages": tx.count_passages(record.id),
         "messages": tx.count_messages(record.id),
     }
-
-
-def hit_value(hit: Hit) -> Json:
-    """One search hit."""
-    return {
-        "id": hit.ref, "created_at": local(hit.created_at), "text": hit.text, "role": hit.role, "name": hit.name,
-        "tags": list(hit.tags), "session": hit.session, "external_id": hit.external_id, "why": hit.why,
-        "score": round(hit.score, 4), "valid_to": local(hit.valid_to), "superseded_by": hit.superseded_by,
-    }  # fmt: skip
 
 
 def passage_value(passage: Passage) -> Json:

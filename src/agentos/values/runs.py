@@ -84,7 +84,7 @@ def own_run(tx: Any, agent_id: str, run_id: str) -> RunRecord:
     """The agent's run with this id; `NotFound` when it has none."""
     run: RunRecord | None = tx.run(run_id)
     if run is None or run.agent_id != agent_id:
-        raise NotFound(f"this agent has no run {run_id!r}")
+        raise NotFound(f"this agent has no run {run_id!r}; the list of its runs shows their ids")
     return run
 
 

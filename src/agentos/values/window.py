@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentos.actions.turn import Turn
-from agentos.context import compiler, pager
+from agentos.context import compiler
 from agentos.context.tokens import scaled
 from agentos.memory import core
 from agentos.messages import Message, SummaryEntry
@@ -35,12 +35,6 @@ def page_out_page(tx: Any, agent_id: str, *, before: int | None = None, limit: i
         "page_outs": [entry_value(entry) for entry in found[:limit]],
         "before": found[limit - 1].id if len(found) > limit else None,
     }
-
-
-def target_tokens(turn: Turn) -> int:
-    """What a page-out would leave of the window."""
-    share = pager.PAGE_OUT_TO_FAULTING if turn.state.agent.faulting else pager.PAGE_OUT_TO
-    return int(share * turn.window.tokens)
 
 
 async def request_value(runtime: Runtime, turn: Turn, *, after: int = 0, limit: int = 20) -> Json:

@@ -1,17 +1,15 @@
 """Archival memory: looked through and searched, with why each hit ranked; added to, put right, and taken out of."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos import curate, values
-from agentos.errors import AgentOSError, NotFound, UsageError
+from agentos.errors import AgentOSError
 from agentos.messages import Passage
-from agentos.protocols import SearchQuery
 from agentos.server.inspector.forms import FormQuery
 from agentos.server.inspector.render import agent_path, page, see
-from agentos.server.letta.searching import moment
 from agentos.server.own import Json, agent_record
 from agentos.server.replies import answer
 from agentos.server.service import Service, Serving
@@ -77,7 +75,7 @@ async def add(agent: str, body: NewPassage, serving: Serving) -> Response:
 @router.get("/{passage}")
 async def show(agent: str, passage: str, serving: Serving) -> Response:
     """One passage, valid or not."""
-    return answer(await _shown(serving, await agent_record(serving, agent), passage))
+    return answer(await values.shown_passage(serving.store, (await agent_record(serving, agent)).id, passage))
 
 
 @router.delete("/{passage}")
@@ -130,7 +128,7 @@ async def passage_page(
 ) -> Response:  # fmt: skip
     """One passage; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
-    found = await _shown(serving, record, passage)
+    found = await values.shown_passage(serving.store, record.id, passage)
     part = {"at": at, "chars": _SHOWN_CHARS, "length": len(found["text"])}
     return page(
         request, "passage.html", agent=record.name, view="archival", p=found, part=part, edit=edit, refused=None
@@ -166,50 +164,14 @@ async def _page(
 # what both do
 
 
-async def _passage(serving: Service, record: AgentRecord, ref: str) -> Passage:
-    number = curate.passage_id(ref)
-    found: list[Passage] = await serving.store.read(lambda tx: tx.passages(record.id, [number]))
-    if not found:
-        raise NotFound(f"this agent has no passage {ref}")
-    return found[0]
-
-
-async def _shown(serving: Service, record: AgentRecord, ref: str) -> Json:
-    passage = await _passage(serving, record, ref)
-    found: list[Json] = await serving.store.read(lambda tx: values.passage_values(tx, record.id, [passage]))
-    return found[0]
-
-
 async def _found(serving: Service, record: AgentRecord, query: PassageQuery, limit: int) -> Json:
-    """{"passages", "after", "more"}: `after` goes on behind a list, `more` tells of a search's next page."""
+    """`values.passage_page` of a query."""
     now = serving.runtime.clock.now()
-    start, end = moment("start", query.start, now), moment("end", query.end, now, end=True)
-    if query.query is None or not query.query.strip():
-        if query.as_of:
-            raise UsageError("as_of is of a search; say what to look for")
-        last = await _passage(serving, record, query.after) if query.after else None
-
-        def listed(tx: Any) -> Json:
-            part = {"tag": query.tag, "start": start, "end": end, "include_superseded": query.include_superseded}
-            found: list[Passage] = tx.passage_page(record.id, False, last, None, limit + 1, **part)
-            after = found[limit - 1].ref if len(found) > limit else None
-            return {"passages": values.passage_values(tx, record.id, found[:limit]), "after": after, "more": False}
-
-        return await serving.store.read(listed)
-    tags = (query.tag,) if query.tag else ()
-    asked = SearchQuery(
-        query.query, tags=tags, start=start, end=end, as_of=moment("as_of", query.as_of, now, end=True),
-        include_superseded=query.include_superseded, limit=limit, page=query.page, now=now,
+    return await values.passage_page(
+        serving.runtime, record.id, query.query, tag=query.tag, start=values.moment("start", query.start, now),
+        end=values.moment("end", query.end, now, end=True), as_of=values.moment("as_of", query.as_of, now, end=True),
+        include_superseded=query.include_superseded, limit=limit, page=query.page, after=query.after,
     )  # fmt: skip
-    hits = sorted(await serving.runtime.search(record.id, asked), key=lambda hit: -hit.score)
-
-    def whole(tx: Any) -> list[Json]:
-        rows = {p.ref: p for p in tx.passages(record.id, [int(hit.ref[1:]) for hit in hits])}
-        return values.passage_values(tx, record.id, [rows[hit.ref] for hit in hits if hit.ref in rows])
-
-    said = {hit.ref: {"why": hit.why, "score": round(hit.score, 4)} for hit in hits}
-    found = await serving.store.read(whole)
-    return {"passages": [p | said[p["id"]] for p in found], "after": None, "more": len(hits) == limit}
 
 
 async def _add(

@@ -65,7 +65,7 @@ async def context_page(
 
     sent = await values.request_value(serving.runtime, turn, after=after, limit=_MESSAGES)
     found = await serving.store.read(work)
-    marks = {"alert": window["alert_at_tokens"], "target": values.target_tokens(turn)}
+    marks = {"alert": window["alert_at_tokens"], "target": window["page_out_to_tokens"]}
     return page(
         request, "context.html", agent=record.name, view="context", window=window, sent=sent, marks=marks,
         bars=_bars(window), chart=_chart(found["steps"], window["window_tokens"], marks), before=before, after=after,

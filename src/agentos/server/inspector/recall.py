@@ -1,17 +1,14 @@
 """Recall memory: every past message, looked through and searched, and one message among its neighbours."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from agentos import values
-from agentos.errors import AgentOSError, NotFound
-from agentos.messages import Message
-from agentos.protocols import SearchQuery
+from agentos.errors import AgentOSError
 from agentos.server.inspector.forms import FormQuery
 from agentos.server.inspector.render import page
-from agentos.server.letta.searching import moment
 from agentos.server.own import Json, agent_record
 from agentos.server.replies import answer
 from agentos.server.service import Service, Serving
@@ -19,7 +16,7 @@ from agentos.state import AgentRecord
 
 pages = APIRouter(prefix="/agents/{name}/recall", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/messages", tags=["agentos"])
-_PAGE, _AROUND = 15, 4
+_PAGE = 15
 _SHOWN_CHARS = 20_000
 """Of one long message, on a page."""
 Text = Annotated[str | None, Field(max_length=200)]
@@ -54,7 +51,7 @@ async def messages(
 @router.get("/{message}")
 async def show(agent: str, message: str, serving: Serving) -> Response:
     """One message and its neighbours: {"message", "around"}."""
-    return answer(await _shown(serving, await agent_record(serving, agent), message))
+    return answer(await values.shown_message(serving.store, (await agent_record(serving, agent)).id, message))
 
 
 @pages.get("")
@@ -79,47 +76,16 @@ async def message_page(
 ) -> Response:
     """One message; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
-    found = await _shown(serving, record, message)
+    found = await values.shown_message(serving.store, record.id, message)
     length = len(found["message"]["text"])
     part = {"at": at, "chars": _SHOWN_CHARS, "length": length}
     return page(request, "message.html", agent=record.name, view="recall", part=part, **found)
 
 
-async def _message(serving: Service, record: AgentRecord, ref: str) -> Message:
-    if ref[:1] != "m" or not (ref[1:].isascii() and ref[1:].isdigit() and len(ref) < 17):
-        raise NotFound(f"{ref!r} is no message; ids look like m12")
-    found: list[Message] = await serving.store.read(lambda tx: tx.messages(record.id, [int(ref[1:])]))
-    if not found:
-        raise NotFound(f"this agent has no message {ref}")
-    return found[0]
-
-
-async def _shown(serving: Service, record: AgentRecord, ref: str) -> Json:
-    message = await _message(serving, record, ref)
-    around: list[Message] = await serving.store.read(lambda tx: tx.neighbours(message, _AROUND))
-    return {"message": values.message_value(message), "around": [values.message_value(m) for m in around]}
-
-
 async def _found(serving: Service, record: AgentRecord, query: MessageQuery, limit: int) -> Json:
-    """{"messages", "after", "more"}: `after` goes on behind a list, `more` tells of a search's next page."""
+    """`values.message_page` of a query."""
     now = serving.runtime.clock.now()
-    start, end = moment("start", query.start, now), moment("end", query.end, now, end=True)
-    if query.query is None or not query.query.strip():
-        last = await _message(serving, record, query.after) if query.after else None
-
-        def listed(tx: Any) -> list[Message]:
-            found: list[Message] = tx.message_page(record.id, last, limit + 1, role=query.role, start=start, end=end)
-            return found
-
-        found = await serving.store.read(listed)
-        after = found[limit - 1].ref if len(found) > limit else None
-        return {"messages": [values.message_value(m) for m in found[:limit]], "after": after, "more": False}
-    roles = (query.role,) if query.role else ()
-    asked = SearchQuery(query.query, "recall", roles=roles, start=start, end=end, limit=limit, page=query.page, now=now)
-    hits = sorted(await serving.runtime.search(record.id, asked), key=lambda hit: -hit.score)
-    said = {hit.ref: {"why": hit.why, "score": round(hit.score, 4)} for hit in hits}
-    rows: list[Message] = await serving.store.read(lambda tx: tx.messages(record.id, [int(r[1:]) for r in said]))
-    by_ref = {m.ref: m for m in rows}
-    kept = [by_ref[hit.ref] for hit in hits if hit.ref in by_ref]
-    shown = [values.message_value(m) | said[m.ref] for m in kept]
-    return {"messages": shown, "after": None, "more": len(hits) == limit}
+    return await values.message_page(
+        serving.runtime, record.id, query.query, role=query.role, start=values.moment("start", query.start, now),
+        end=values.moment("end", query.end, now, end=True), limit=limit, page=query.page, after=query.after,
+    )  # fmt: skip

@@ -19,12 +19,13 @@ from agentos.server.letta import render
 from agentos.server.letta.agent_state import agent_answer
 from agentos.server.letta.fields import MOST_LISTED
 from agentos.server.letta.paging import Page
-from agentos.server.letta.searching import moment, search_agents
+from agentos.server.letta.searching import search_agents
 from agentos.server.letta.turns import events, stream_run, whole_answer
 from agentos.server.replies import Unsupported, answer, event_stream, patient, stamp
 from agentos.server.service import Service, Serving, existing_agent
 from agentos.state import Decision, InboxItem, RunRecord
 from agentos.store.history import Part
+from agentos.values import moment
 
 router = APIRouter(prefix="/agents/{agent_id}", tags=["messages"])
 everywhere = APIRouter(prefix="/messages", tags=["messages"])

@@ -12,9 +12,10 @@ from agentos.messages import Passage, clean_text
 from agentos.protocols import SearchQuery
 from agentos.server.letta import render
 from agentos.server.letta.paging import Page
-from agentos.server.letta.searching import moment, search_agents
+from agentos.server.letta.searching import search_agents
 from agentos.server.replies import Unsupported, answer, stamp
 from agentos.server.service import Serving, existing_agent
+from agentos.values import moment
 
 router = APIRouter(prefix="/agents/{agent_id}/archival-memory", tags=["archival memory"])
 everywhere = APIRouter(prefix="/passages", tags=["archival memory"])

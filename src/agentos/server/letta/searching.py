@@ -1,24 +1,10 @@
 """What searches over HTTP share."""
 
-from datetime import datetime
-
-from agentos.errors import UsageError
-from agentos.messages import read_time
 from agentos.protocols import Hit, SearchQuery
 from agentos.server.service import Service
 
 MOST_AGENTS = 100
 """That are searched where none is named: each is a search of its own."""
-
-
-def moment(name: str, text: str | None, now: datetime, *, end: bool = False) -> datetime | None:
-    """The time that a field called `name` gives (`agentos.messages.read_time`); `UsageError` when it gives none."""
-    try:
-        return read_time(text, now, end=end) if text else None
-    except ValueError:
-        raise UsageError(
-            f"{name} is {text!r}, which is no ISO date; write it like 2026-05-08 or 2026-05-08T13:30:00+00:00"
-        ) from None
 
 
 async def search_agents(service: Service, agent_id: str | None, query: SearchQuery) -> list[tuple[str, Hit]]:

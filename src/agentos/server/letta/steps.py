@@ -11,10 +11,10 @@ from agentos.messages import Message
 from agentos.server.letta import render
 from agentos.server.letta.messages import existing_message
 from agentos.server.letta.paging import Page, Paged, slice_of
-from agentos.server.letta.searching import moment
 from agentos.server.replies import answer
 from agentos.server.service import Serving
 from agentos.state import StepRecord
+from agentos.values import moment
 
 router = APIRouter(prefix="/steps", tags=["steps"])
 _ID = re.compile(r"step-(\d{1,18})", re.ASCII)

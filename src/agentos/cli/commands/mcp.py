@@ -1,9 +1,10 @@
-"""The commands of `agentos mcp` on the servers whose tools an agent has, and their options."""
+"""`agentos mcp`: memory for MCP clients, and the servers whose tools an agent has."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from agentos.cli.commands.options import Approval, Json
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -11,12 +12,21 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The server's name.", 
 Agent = Annotated[str, typer.Option("--agent", metavar="NAME", help="The agent whose server it is.")]
 
 
-class Approval(StrEnum):
-    """Whether calls run without asking, each once somebody approved it, or not at all."""
+@app.callback(invoke_without_command=True)
+def mcp(
+    context: typer.Context,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Whose memory (`default`); again for several.", show_default=False),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="No tool may change anything.")] = False,
+) -> None:
+    """Give an MCP client (an editor, an assistant) the memory of an agent, over stdin and stdout."""
+    if context.invoked_subcommand is not None:
+        return
+    from agentos.cli import mcp_server
 
-    ALWAYS = "always"
-    ASK = "ask"
-    NEVER = "never"
+    mcp_server.serve(agent or ["default"], read_only)
 
 
 @app.command("add")
@@ -63,7 +73,7 @@ def add(
 @app.command("list")
 def list_servers(
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only this agent's.", show_default=False)] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """The servers, with their tools as they were last seen; none is started or asked."""
     from agentos.cli import mcp_client as commands
