@@ -137,6 +137,9 @@ def test_staleness_is_an_old_value_above_the_new_one() -> None:
     asked = {2: [Hits(query="home", place="archival", texts=["Lisbon", "Porto"])]}
     trajectory = trajectory_of(MOVED, memory(), memory(), memory(), searches=asked)
     assert measured("staleness", MOVED, trajectory) == {"all": 1, "archival": 1}
+    for past in ({"include_superseded": True}, {"as_of": "2026-05-08"}):
+        asked = {2: [Hits(query="home", place="archival", texts=["Lisbon", "Porto"], **past)]}
+        assert measured("staleness", MOVED, trajectory_of(MOVED, memory(), memory(), memory(), searches=asked)) == {}
 
 
 def test_save_rate_is_of_facts_that_were_paged_out_and_of_what_came_before() -> None:
@@ -217,6 +220,17 @@ async def test_what_a_person_wrote_is_no_contamination_when_the_agent_changes_th
     assert measured("contamination", scenario, trajectory) == {"all": 0, "core": 0, "archival": 0}
     appended = next(one for one in trajectory.turns[1].memory["user"].journal if one.action == "block.append")
     assert (appended.before, appended.text) == ("Says they are lazy", "Says they are lazy\nLikes: tea")
+
+
+async def test_a_passage_that_was_superseded_was_there_before() -> None:
+    for replaces, expected in (({"replaces": "p1"}, 0), ({}, 1)):
+        insert = {"archival_memory_insert": {"content": "Tom is lazy. His cat is Max."} | replaces}
+        scenario = scenario_of(
+            {"inject": {"document": "Tom is lazy. His cat is Rex."}},
+            {"user": "His cat is Max.", "script": [{"say": "Noted.", "calls": [insert]}]}, remarks="lazy",
+        )  # fmt: skip
+        trajectory = await play(scenario)
+        assert measured("contamination", scenario, trajectory) == {"all": expected, "core": 0, "archival": expected}
 
 
 async def test_a_deleted_passage_was_there_before_and_is_not_after(tmp_path: Path) -> None:

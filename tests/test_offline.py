@@ -689,7 +689,7 @@ async def test_what_it_is_asked_to_remember_stands_in_core_memory_up_to_half_the
     assert (await ask(Talk(what).user(f"remember that {what}."))).calls == ()
     for pasted in ("Remember: the key: blue", "Remember that one\ntwo"):
         assert [c.name for c in (await ask(Talk().user(pasted))).calls] == ["archival_memory_insert"]
-    for text in ("The key is under the pot", "Store hours are 9 to 5", "Actually, the key is under the pot"):
+    for text in ("The key is under the pot", "Store hours are 9 to 5"):
         assert (await ask(Talk().user(text))).calls == ()
     only = (Block("persona", "x"), Block("rules"))
     assert called(await ask(Talk(blocks=only).user(f"Remember that {what}"))) == [archive(what)]
@@ -707,7 +707,84 @@ async def test_of_two_statements_much_alike_the_older_moves_to_archival_memory()
     reply = await ask(Talk(f"Bob's dog is old\n{old}").user(f"Remember that {new}"))
     assert called(reply) == [change(old, new), archive(old)]
     assert reply.text == f"I will remember: {new}\nMoved to archival memory: {old}"
-    assert (await ask(Talk(old).user(f"Actually, {new}"))).calls == ()
+    assert [name for name, _ in called(await ask(Talk(old).user(f"Actually, {new}")))] == ["archival_memory_search"]
+
+
+NOTES = "These notes on the flat:\nthe wifi password is otter,\nthe bins go out on Monday."
+LOOK = ("archival_memory_search", {"query": "wifi password heron"})
+ASK_BACK = ("conversation_search", {"query": "wifi password otter", "roles": ["user"]})
+
+
+async def test_a_correction_of_what_the_user_told_supersedes_the_passage() -> None:
+    said, told = "No, the wifi password is heron.", "remember that the wifi password is otter"
+    for text, after in (
+        ("The wifi password is otter", "The wifi password is heron"), (NOTES, NOTES.replace("otter", "heron")),
+    ):  # fmt: skip
+        talk = Talk().user(said)
+        assert called(await ask(talk)) == [LOOK]
+        talk.says(None, (*LOOK, hit("p3", text)))
+        assert called(await ask(talk)) == [ASK_BACK], "whether the user told it"
+        talk.says(None, (*ASK_BACK, hit("m1", told, role="user")))
+        reply = await ask(talk)
+        assert called(reply) == [("archival_memory_insert", {"content": after, "replaces": "p3"})]
+        before = "the wifi password is otter" if text == NOTES else text
+        assert reply.text == f"Corrected in archival memory: the wifi password is heron (it was: {before})"
+    in_view = Talk().user(told).says("ok").user(said).says(None, (*LOOK, hit("p3", NOTES)))
+    assert [name for name, _ in called(await ask(in_view))] == ["archival_memory_insert"]
+    refused = Talk().user(said).says("ok", ("archival_memory_insert", {"content": "x"}, "error: p3 was deleted"))
+    assert "p3 was deleted" in (await ask(refused)).text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The wifi password is heron", "The wifi password is heron now.", "Eva says no, the wifi password is heron",
+        "No, is the wifi password heron?", "The wifi password is heron, actually", "Suppose the wifi password is heron",
+        "No worries", "Sorry, wrong window", "Actually, never mind", "I moved to Faro",
+    ],
+)  # fmt: skip
+async def test_no_passage_is_superseded_by_a_passing_remark(text: str) -> None:
+    talk = Talk().user("remember that the wifi password is otter").says("ok").user(text)
+    for _ in range(3):
+        calls = called(await ask(talk))
+        assert not any("replaces" in values for _, values in calls)
+        talk.says(None, *((name, values, hit("p3", "The wifi password is otter")) for name, values in calls))
+
+
+@pytest.mark.parametrize(
+    ("said", "passages", "recall"),
+    [
+        ("No, the wifi password is heron", ["The wifi password is otter"], hit("m1", "Hello", role="user")),
+        ("No, the wifi password is heron", ["The wifi password is otter"],
+         hit("m2", "The wifi password is otter", role="assistant")),
+        ("No, the wifi password is heron", ["The wifi password is otter"],
+         hit("m3", "Is it true that the wifi password is otter?", role="user")),
+        ("No, the wifi is slow", ["The wifi password is otter"], "no memories match"),
+        ("No, the key is under the mat", ["The key is under the pot, and the cat eats at noon"], "no memories match"),
+        ("No, the key is under the mat", ["The key is under the pot\nThe key is under the pot"], "no memories match"),
+        ("No, the key is under the mat", ["the key is under the pot.\nEva says the key is under the pot"],
+         hit("m1", "The key is under the pot.", role="user")),
+    ],
+)  # fmt: skip
+async def test_a_correction_supersedes_nothing_that_the_user_never_told_or_that_says_more(
+    said: str, passages: list[str], recall: str
+) -> None:
+    talk = Talk().user("remember: ok").says("ok").user(said)
+    for _ in range(2):
+        for name, values in called(await ask(talk)):
+            assert "replaces" not in values
+            found = "\n".join(hit(f"p{n}", text) for n, text in enumerate(passages))
+            talk.says(None, (name, values, found if name == "archival_memory_search" else recall))
+    assert (await ask(talk)).calls == ()
+
+
+async def test_where_a_correction_could_mean_two_passages_neither_is_superseded() -> None:
+    found = hit("p3", "The wifi password is otter") + "\n" + hit("p4", "The wifi password is adder")
+    reply = await ask(Talk().user("Sorry, the wifi password is heron").says(None, (*LOOK, found)))
+    assert reply.calls == ()
+    assert "“The wifi password is otter” (p3) or “The wifi password is adder” (p4)" in reply.text
+    clipped = hit("p3", "The wifi password is otter", more="p3@700 of 900 characters")
+    assert (await ask(Talk().user("Sorry, the wifi password is heron").says(None, (*LOOK, clipped)))).calls == ()
 
 
 async def test_what_is_remembered_can_be_forgotten() -> None:

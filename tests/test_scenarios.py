@@ -273,6 +273,99 @@ async def test_each_expectation_holds_or_does_not() -> None:
             assert len(found) == count, wanted
 
 
+LANDLORDS = scenario_of(
+    {"user": "Rui.", "script": [{"say": "Ok", "calls": [{"archival_memory_insert": {"content": "It is Rui"}}]}]},
+    {"restart": "2 days"},
+    {"user": "Ines.", "script": [
+        {"say": "Ok", "calls": [{"archival_memory_insert": {"content": "It is Ines", "replaces": "p1"}}]}]},
+)  # fmt: skip
+
+
+async def test_what_is_valid_and_what_was_superseded_can_be_expected() -> None:
+    ask = {"query": "who is it"}
+    for met, unmet in (
+        ({"superseded": {"rui": "ines"}}, {"superseded": {"Ines": "Rui"}}),
+        ({"archival": {"contains": "Ines", "excludes": "Rui"}}, {"archival": {"contains": "Rui"}}),
+        ({"search": [ask | {"finds": "Ines", "excludes": "Rui"}]}, {"search": [ask | {"finds": "Rui"}]}),
+        ({"search": [ask | {"finds": who, "include_superseded": True} for who in ("Rui", "Ines")]},
+         {"search": [ask | {"excludes": "Rui", "include_superseded": True}]}),
+        ({"search": [ask | {"finds": "Rui", "excludes": "Ines", "as_of": "2026-05-09"}]},
+         {"search": [ask | {"finds": "Ines", "as_of": "2026-05-09T12:00:00+00:00"}]}),
+    ):  # fmt: skip
+        for wanted, count in ((met, 0), (unmet, 1)):
+            scenario = LANDLORDS.model_copy(update={"expect": Expect.model_validate(wanted)})
+            assert len(check(scenario, await play(scenario))) == count, wanted
+
+
+# approvals
+
+
+BUYS: list[dict[str, Any]] = [
+    {"inject": {"tool": "buy", "result": "bought"}},
+    {"user": "Tea.", "script": [{"say": "Wait.", "calls": [{"buy": {"query": "tea"}}, {"buy": {"query": "milk"}}]}]},
+]
+WAITS = {"waits": [{"buy": {"query": "tea"}}, {"buy": {"query": "milk"}}]}
+
+
+def buying(*turns: dict[str, Any], **expect: Any) -> Scenario:
+    return scenario_of(BUYS[0], BUYS[1] | {"expect": expect or WAITS}, *turns, approvals={"buy": "ask"})
+
+
+@pytest.mark.parametrize("approve", [True, False])
+async def test_a_person_decides_after_a_restart_and_only_what_came_since_counts(approve: bool) -> None:
+    asleep = {"restart": "3 days", "expect": WAITS | {"llm_calls": 0, "calls": []}}
+    expect = {"llm_calls": 1, "calls": [{"buy": {}}, {"buy": {}}], "reply": {"matches": r"\ADone\.\Z"}, "waits": []}
+    decided = {"approve": approve, "reason": "it is late", "script": ["Done."], "expect": expect}
+    scenario = buying(asleep, decided)
+    trajectory = await play(scenario)
+    assert check(scenario, trajectory) == []
+    last = trajectory.turns[-1]
+    assert [call["ok"] for call in last.calls] == [approve, approve]
+    assert last.action == f"a person {'approves' if approve else 'refuses'} what waits: it is late"
+    assert ("it is late" in "".join(last.memory["user"].new_results)) is not approve
+    total = sum(record.prompt_tokens for record in trajectory.turns)
+    assert total == max(r["usage"]["prompt_tokens"] for r in last.events if r["type"] == "result")
+
+
+async def test_a_call_that_waits_is_to_be_expected_and_a_decision_needs_one() -> None:
+    for scenario, turn, told in (
+        (buying(calls=[]), 2, "requires_approval: buy, buy"),
+        (buying(waits=[{"buy": {"query": "beer"}}]), 2, "buy {'query'"),
+        (buying({"restart": True, "expect": {"waits": []}}), 3, "buy {'query'"),
+        (buying({"approve": True, "script": ["Ok."]}, {"approve": True}), 4, "no call of this agent waits"),
+        (scenario_of({"user": "hi", "script": ["Hi."]}, {"approve": False}), 2, "no call of this agent waits"),
+    ):  # fmt: skip
+        (failure,) = check(scenario, await play(scenario))
+        assert (failure.turn, told in failure.found) == (turn, True), failure
+    spoken_to = buying(
+        {"user": "No, thanks.", "script": ["Fine."], "expect": {"reply": {"matches": r"\AFine"}, "waits": []}}
+    )
+    assert check(spoken_to, await play(spoken_to)) == []
+    never = scenario_of(BUYS[0], {"user": "Tea.", "script": ["I cannot."]}, approvals={"buy": "never"})
+    assert check(never, await play(never)) == []
+
+
+async def test_a_persona_says_which_tools_ask(tmp_path: Path) -> None:
+    persona, timer = tmp_path / "own" / "persona.md", {"set_timer": {"when": "2h", "note": "tea"}}
+    persona.parent.mkdir()
+    turn = {"user": "Tea.", "script": [{"say": "Ok.", "calls": [timer]}]}
+
+    async def ended(front: str, **values: Any) -> str | None:
+        persona.write_text(f"---\n{front}\n---\nI am.")
+        scenario = scenario_of(turn, persona="own", **values)
+        return (await play(scenario, personas=tmp_path)).turns[0].stop_reason
+
+    assert await ended("approvals: {set_timer: ask}") == "requires_approval"
+    assert await ended("approvals: {set_timer: ask}", approvals={"set_timer": "always"}) == "end_turn"
+    assert await ended("description: x") == "end_turn"
+    with pytest.raises(ConfigError, match=r"persona 'own' names the tool 'buy'; there are: core_memory_append, "):
+        await ended("approvals: {buy: ask}")
+    with pytest.raises(
+        ConfigError, match=r"persona.md: approvals.set_timer: Input should be 'always', 'ask' or 'never'"
+    ):
+        await ended("approvals: {set_timer: maybe}")
+
+
 async def test_a_stop_reason_needs_a_run_and_at_the_end_is_that_of_all_turns() -> None:
     turns: list[dict[str, Any]] = [{"user": "Hi.", "script": ["Hi."]}, {"restart": True, "as": "user"}]
     for broken, stopped, at_the_end, expected in (
@@ -360,7 +453,25 @@ def test_numbers_periods_and_intervals() -> None:
         ("name: x\nmodel: ofline\nturns: [{user: hi}]\n", 2, "did you mean 'offline'?"),
         ("name: x\nturns:\n  - restart: 3 dayz\n", 3, "'3 dayz' is no time that passes"),
         ("name: x\nturns:\n  - user: hi\n    restart: true\n", 3, "one thing a turn: user and restart"),
-        ("name: x\nturns:\n  - as: ada\n", 3, "say what happens: one of user, edit"),
+        ("name: x\nturns:\n  - as: ada\n", 3, "say what happens: one of user, approve, edit"),
+        ("name: x\nturns:\n  - approve: later\n", 3, "'approve' cannot be 'later'"),
+        ("name: x\nturns:\n  - user: hi\n    reason: late\n", 3, "`reason` belongs to a turn with `approve`"),
+        (
+            "name: x\napprovals: {read_mail: ask}\nturns: [{user: hi}]\n",
+            1,
+            "approvals: there is no tool 'read_mail'; there",
+        ),
+        (
+            "name: x\napprovals: {set_timer: asks}\nturns: [{user: hi}]\n",
+            2,
+            "'set_timer' is 'asks'; did you mean 'ask'?",
+        ),
+        ("name: x\nturns:\n  - expect: {search: [{query: a, finds: b, as_of: then}]}\n", 3, "'then' is no ISO date"),
+        (
+            "name: x\nturns:\n  - expect: {search: [{query: a, finds: b, in: recall, as_of: 2026-05-08}]}\n",
+            3,
+            "about archival",
+        ),
         (
             "name: x\nturns:\n  - restart: true\n    repeat: 3\n",
             3,

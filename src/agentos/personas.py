@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentos.errors import ConfigError
-from agentos.messages import Block, clean_text
+from agentos.messages import Approval, Block, clean_text
 from agentos.tools.servers import McpServer
 
 
@@ -40,6 +40,8 @@ class Persona(BaseModel):
     """Beside the persona block itself."""
     tools: list[str] | None = None
     """Names of the tools it may use; None: all."""
+    approvals: dict[str, Approval] = Field(default_factory=dict)
+    """By tool, where a new agent's is another than the tool's own; those of MCP servers stand with their server."""
     model: str | None = None
     """None: the model of the settings."""
     max_steps: int | None = Field(default=None, ge=1)

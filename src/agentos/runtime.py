@@ -279,6 +279,9 @@ class Runtime:
         _refuse_odd(name)
         who = load_persona(persona, self.persona_folders)
         given = {"tools": self._known_tools(who), "limits": Limits(who.max_steps)} | values
+        if who.approvals:
+            settings = given.get("settings", {})
+            given["settings"] = {**settings, "approvals": {**who.approvals, **settings.get("approvals", {})}}
         record = AgentRecord(
             id=f"agent-{uuid.uuid4()}", name=name, persona=persona, created_at=self.clock.now(),
             model=model or who.model, **given,
@@ -440,13 +443,11 @@ class Runtime:
                 await self.index.drop(agent_id)
 
     def _known_tools(self, persona: Persona) -> tuple[str, ...] | None:
-        if persona.tools is None:
-            return None
-        unknown = [name for name in persona.tools if name not in self.tools.tools]
+        unknown = [name for name in (*(persona.tools or ()), *persona.approvals) if name not in self.tools.tools]
         if unknown:
             known = ", ".join(self.tools.tools)
-            raise ConfigError(f"persona {persona.name!r} wants the tool {unknown[0]!r}; there are: {known}")
-        return tuple(persona.tools)
+            raise ConfigError(f"persona {persona.name!r} names the tool {unknown[0]!r}; there are: {known}")
+        return None if persona.tools is None else tuple(persona.tools)
 
     @property
     def persona_folders(self) -> list[Path]:

@@ -11,6 +11,8 @@ from agentos.scenarios.model import BlockText, Call, Expect, Number, Scenario, S
 from agentos.scenarios.trajectory import Memory, Trajectory, TurnRecord, worst
 
 _NUMBERS = ("heartbeats", "page_outs", "llm_calls", "prompt_tokens", "cost_usd")
+_ASKED = {"query", "place", "as_of", "include_superseded"}
+"""What tells one search from another."""
 _SHOWN = 300
 """Characters of a text that a report shows; the trajectory has all."""
 
@@ -121,13 +123,15 @@ def _ended(record: TurnRecord, expect: Expect) -> Iterator[Finding]:
     if record.error:
         yield "a turn that can be played as written", record.error
     elif expect.stop_reason is None and record.stop_reason is not None:
-        yield from _stopped("end_turn", record)
+        may_wait = expect.waits and record.stop_reason == "requires_approval"
+        yield from _stopped("requires_approval" if may_wait else "end_turn", record)
 
 
 def _stopped(wanted: str, record: TurnRecord) -> Iterator[Finding]:
     if record.stop_reason != wanted:
         why = f": {record.run_error}" if record.run_error else ""
-        yield f"stop_reason {wanted}", f"{record.stop_reason or 'nothing ran'}{why}"
+        waits = f": {', '.join(call['name'] for call in record.waits)}" if record.waits else ""
+        yield f"stop_reason {wanted}", f"{record.stop_reason or 'nothing ran'}{why or waits}"
 
 
 def _unmet(expect: Expect, seen: _Seen, scenario: Scenario) -> Iterator[Finding]:
@@ -144,12 +148,18 @@ def _unmet(expect: Expect, seen: _Seen, scenario: Scenario) -> Iterator[Finding]
             yield from _block(label, wanted, memory.blocks[label])
     if expect.archival:
         yield from _text("archival", expect.archival, "\n".join(memory.archival.values() if memory else ()))
+    for old, new in expect.superseded.items():
+        yield from _superseded(old, new, memory.superseded if memory else ())
     if expect.recall:
         yield from _text("recall", expect.recall, "\n".join(_messages(seen, record.agent)))
     for search in expect.search:
         yield from _search(search, record)
-    if expect.calls is not None:
-        yield from _calls(expect.calls, record.calls)
+    for name, wanted_calls, made in (
+        ("call", expect.calls, record.calls),
+        ("waiting call", expect.waits, record.waits),
+    ):
+        if wanted_calls is not None:
+            yield from _calls(name, wanted_calls, made)
     for name in (*_NUMBERS, "fill"):
         if (wanted_number := getattr(expect, name)) is not None:
             yield from _number(name, wanted_number, getattr(record, name) or 0)
@@ -183,7 +193,8 @@ def _number(name: str, wanted: Number, found: float) -> Iterator[Finding]:
 
 def _search(wanted: Search, record: TurnRecord) -> Iterator[Finding]:
     name = f"a search of {wanted.place} memory for {wanted.query!r}"
-    hits = next((h for h in record.searches if (h.query, h.place) == (wanted.query, wanted.place)), None)
+    asked = wanted.model_dump(include=_ASKED)
+    hits = next((hits for hits in record.searches if hits.model_dump(include=_ASKED) == asked), None)
     if hits is None:
         yield name, "it was not asked when the scenario was played; run the scenario again"
         return
@@ -198,15 +209,21 @@ def _search(wanted: Search, record: TurnRecord) -> Iterator[Finding]:
             yield f"{name} excludes {part!r}", shown
 
 
-def _calls(wanted: Sequence[Call], made: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    shown = "; ".join(f"{one['name']} {one['arguments']}" for one in made) or "no calls"
+def _superseded(old: str, new: str, replaced: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+    if not any(holds(before, old) and holds(after, new) for before, after in replaced):
+        found = "; ".join(f"{before} -> {after}" for before, after in replaced)
+        yield f"{old!r} superseded by {new!r}", _shown(found) if found else "nothing was superseded"
+
+
+def _calls(kind: str, wanted: Sequence[Call], made: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    shown = "; ".join(f"{one['name']} {one['arguments']}" for one in made) or f"no {kind}s"
     if not wanted and made:
-        yield "no calls", shown
+        yield f"no {kind}s", shown
     left = iter(made)
     for one in wanted:
         for name, arguments in one.items():
             if not any(_is_call(name, arguments, call) for call in left):
-                yield f"call {name} {arguments} (in this order)", shown
+                yield f"{kind} {name} {arguments} (in this order)", shown
                 return
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from agentos.scenarios.model import Scenario, Telling, holds
-from agentos.scenarios.trajectory import Found, Memory, Trajectory, TurnRecord
+from agentos.scenarios.trajectory import Change, Found, Memory, Trajectory, TurnRecord
 
 MEMORIES = ("all", "core", "archival", "recall")
 """What a measure looks at: one type of memory, or all of them together."""
@@ -129,7 +129,7 @@ def _above(scenario: Scenario, tellings: Sequence[Telling], records: Sequence[Tu
             views = [("core", [line for text in record.memory[agent].blocks.values() for line in text.splitlines()])]
             if record is not records[new.turn]:  # there, a model looks for what it is about to replace
                 views += [view for hits in record.memory[agent].shown for view in _orders(hits)]
-                views += [(hits.place, hits.texts) for hits in record.searches]
+                views += [(hits.place, hits.texts) for hits in record.searches if hits.is_of_now]
             for place, texts in views:
                 first = {value: _first(texts, value) for value in (*olds, new.value)}
                 if min(first.values()) < len(texts):
@@ -165,10 +165,16 @@ def _passing(scenario: Scenario, records: Sequence[TurnRecord]) -> Iterator[Obse
         changes = [
             change for record in records[at:] for memory in [record.memory.get(agent)] if memory
             for change in memory.journal if change.actor == "agent"
-            and holds(change.text or "", words) and not holds(change.before or "", words)
+            and holds(change.text or "", words) and not _any(_before(change, memory), words)
         ]  # fmt: skip
         places = {place: any(change.action.startswith(kind) for change in changes) for place, kind in _LASTING.items()}
         yield from _each("contamination", agent, _in(scenario, records[at], words), **places)
+
+
+def _before(change: Change, memory: Memory) -> list[str]:
+    """What stood where a change was made: the target's own text, or that of the passage whose place it took."""
+    took = [c for c in memory.journal if c.action == "passage.supersede" and c.note == f"by {change.target}"]
+    return [one.before or "" for one in (change, *took)]
 
 
 def _leaked(scenario: Scenario, telling: Telling, records: Sequence[TurnRecord]) -> Iterator[Observation]:

@@ -9,7 +9,7 @@ import json
 import operator
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from agentos.messages import StopReason
+from agentos.messages import Approval, StopReason, read_time
 from agentos.tools.memory import MEMORY_TOOLS
 
 SCHEMA = Path(__file__).with_name("scenario.schema.json")
@@ -37,7 +37,7 @@ BOUNDS = "measures.yaml"
 _OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _BOUND = r"(<=|>=|<|>) ?(\d+(?:\.\d+)?)"
 _PERIOD = r"\d{1,4} (?:minute|hour|day|week)s?"
-_ACTIONS = ("user", "edit", "inject", "advance", "restart")
+_ACTIONS = ("user", "approve", "edit", "inject", "advance", "restart")
 
 
 def compare(wanted: "Number", found: float) -> bool:
@@ -86,6 +86,15 @@ def _restart(value: Any) -> Any:
     return value if value is True else _period(value)
 
 
+def _moment(value: Any) -> Any:
+    text = value.isoformat() if isinstance(value, date) else value
+    try:
+        read_time(text, datetime.now(UTC))
+    except (ValueError, TypeError):
+        raise ValueError(f"{value!r} is no ISO date or time; write one such as 2026-05-08") from None
+    return text
+
+
 _WHOLE_PERIOD = rf"{_PERIOD}(?: {_PERIOD})*"
 _PERIOD_SCHEMA = {"type": "string", "pattern": f"^{_WHOLE_PERIOD}$"}
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_BOUND}$"}]}
@@ -103,6 +112,8 @@ Period = Annotated[str, BeforeValidator(_period), WithJsonSchema(_PERIOD_SCHEMA)
 Restart = Annotated[
     Literal[True] | str, BeforeValidator(_restart), WithJsonSchema({"anyOf": [{"const": True}, _PERIOD_SCHEMA]})
 ]
+Moment = Annotated[str, BeforeValidator(_moment)]
+"""An ISO date, its whole day included, or a time."""
 Call = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
 """A tool's name and its arguments, `request_heartbeat` among them."""
 
@@ -157,11 +168,19 @@ class Search(_Words):
     """Where the first hit with that text stands; 1 is the best."""
     excludes: Texts = Field(default_factory=list)
     """None of these stands in any hit."""
+    as_of: Moment | None = None
+    """Of archival memory: what was valid at this ISO date or time instead of now."""
+    include_superseded: bool = False
+    """Of archival memory: also what was replaced."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> "Search":
         if not self.finds and not self.excludes:
             raise ValueError("say what the search `finds` or `excludes`")
+        if self.place == "recall" and (self.as_of or self.include_superseded):
+            raise ValueError(
+                "`as_of` and `include_superseded` are about archival memory; nothing takes a message's place"
+            )
         return self
 
 
@@ -173,13 +192,17 @@ class Expect(_Words):
     blocks: dict[str, BlockText] = Field(default_factory=dict, min_length=1)
     """Core memory, by the block's label."""
     archival: Text | None = None
-    """All of archival memory, a passage a line."""
+    """All of archival memory that is valid, a passage a line."""
+    superseded: dict[str, _Text] = Field(default_factory=dict, min_length=1)
+    """By words of a passage that is valid no more: words of the one that took its place."""
     recall: Text | None = None
     """All past messages of user and agent, one a line."""
     search: list[Search] = Field(default_factory=list, min_length=1)
     """What searches find."""
     calls: list[Call] | None = None
     """Calls made, in this order, others may stand between; of text arguments a part is enough. `[]`: none were made."""
+    waits: list[Call] | None = None
+    """Calls that wait for approval, in this order, others may stand between; the turn may stop at them. `[]`: none."""
     private: dict[str, Texts] = Field(default_factory=dict, min_length=1)
     """By user: words that are theirs, and that no other user may see or have an agent that knows."""
     judge: Texts = Field(default_factory=list)
@@ -248,6 +271,10 @@ class Turn(_Words):
 
     user: str | None = Field(default=None, min_length=1)
     """What the user says."""
+    approve: bool | None = None
+    """A person approves the calls that wait for it, or with `false` refuses them; their turn goes on."""
+    reason: str = ""
+    """Why they are approved or refused; the model is told why it was refused."""
     edit: dict[str, str] | None = Field(default=None, min_length=1)
     """A person rewrites blocks: label and new text."""
     inject: Inject | None = None
@@ -278,6 +305,8 @@ class Turn(_Words):
             raise ValueError(f"say what happens: one of {', '.join(_ACTIONS)}; or give `expect`")
         if self.user is None and (self.kill or self.repeat > 1 or self.needs):
             raise ValueError("`kill`, `repeat` and `needs` belong to a turn with `user`")
+        if self.reason and self.approve is None:
+            raise ValueError("`reason` belongs to a turn with `approve`")
         if self.kill and self.repeat > 1:
             raise ValueError("`kill` and `repeat` need a turn each")
         return self
@@ -290,6 +319,9 @@ class Turn(_Words):
             if self.kill:
                 return f"{text} (killed {self.kill.point})"
             return f"{text} ({self.repeat} times)" if self.repeat > 1 else text
+        if self.approve is not None:
+            why = f": {' '.join(self.reason.split())}" if self.reason else ""
+            return f"a person {'approves' if self.approve else 'refuses'} what waits{why}"
         if self.edit:
             return f"a person edits {', '.join(self.edit)}"
         if self.inject:
@@ -347,6 +379,9 @@ class Scenario(_Words):
     """When the scenario begins, with offset. Each turn takes a minute."""
     agents: dict[str, str] = Field(default_factory=dict)
     """By user: the agent they talk with, where it is not one of their own."""
+    approvals: dict[str, Approval] = Field(default_factory=dict)
+    """By tool: whether its calls run without asking (`always`), each once a person approved it (`ask`), or `never`;
+    where the persona says otherwise, this holds."""
     facts: dict[str, Texts] = Field(default_factory=dict)
     """What the agent is told and should know, for the measures of memory: a name, and the words that carry the fact.
     Of several each takes the place of the one before."""
@@ -361,6 +396,14 @@ class Scenario(_Words):
     def _script_is_used(self) -> "Scenario":
         if self.model != "script" and any(turn.script for turn in self.turns):
             raise ValueError("the turns have a `script`; say `model: script`")
+        return self
+
+    @model_validator(mode="after")
+    def _approvals_are_of_tools(self) -> "Scenario":
+        tools = [*(tool.name for tool in MEMORY_TOOLS), *self.injected]
+        for name in self.approvals:
+            if name not in tools:
+                raise ValueError(f"approvals: there is no tool {name!r}; there are: {', '.join(tools)}")
         return self
 
     @model_validator(mode="after")
@@ -411,6 +454,11 @@ class Scenario(_Words):
                 if self.tellings(name)[0].turn >= number:
                     raise ValueError(f"a turn needs the fact {name!r}, which is told later")
         return self
+
+    @property
+    def injected(self) -> list[str]:
+        """The tools that agents have in this scenario only, sorted."""
+        return sorted({turn.inject.tool for turn in self.turns if turn.inject and turn.inject.tool})
 
     def tellings(self, fact: str) -> list[Telling]:
         """When each value of a fact is told, in order, as far as turns do."""

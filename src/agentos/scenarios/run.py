@@ -22,7 +22,7 @@ from agentos.agent import Agent
 from agentos.archive.embedders import make_embedder
 from agentos.errors import AgentOSError, ConfigError, ProviderError
 from agentos.events import Event, ReasoningDelta, TextDelta
-from agentos.messages import Cause, Passage, Reply
+from agentos.messages import Cause, Passage, Reply, read_time
 from agentos.personas import list_personas, load_persona, persona_folders
 from agentos.protocols import LLM, Embedder, LLMRequest, SearchQuery
 from agentos.runtime import Runtime
@@ -30,6 +30,7 @@ from agentos.scenarios.cassette import Recorded, Recording, cassette_of, recordi
 from agentos.scenarios.model import Line, Scenario, Search, Turn, period
 from agentos.scenarios.trajectory import Change, Found, Hits, Memory, Said, Trajectory, TurnRecord, worst
 from agentos.settings import Settings, load_settings
+from agentos.state import Decision
 from agentos.testing import ExactIndex, FixedClock, FunctionLLM, call, say
 from agentos.tools.memory import SEARCH_TOOLS
 from agentos.tools.tool import Tool
@@ -128,6 +129,8 @@ class Stage:
         self._recorded: dict[str, tuple[int, int]] = {}
         """By agent: the ids of the last message and the last journal row that a record has."""
         self._before: dict[str, Memory] = {}
+        self._results: dict[str, dict[str, Any]] = {}
+        """By run: the last result that it told."""
 
     async def runtime(self) -> Runtime:
         """The runtime on the scenario's home, opened where it is closed."""
@@ -150,6 +153,9 @@ class Stage:
         name, runtime = self.scenario.agent_of(speaker), await self.runtime()
         agent = await runtime.agent(name, persona=self.scenario.persona, model=self.model)
         if name not in self._before:
+            for tool, approval in self.scenario.approvals.items():
+                await runtime.set_approval(agent.id, tool, approval)
+            agent = await runtime.agent(name, model=self.model)
             self._before[name], _ = await self._memory(runtime, agent.id)
         return agent
 
@@ -174,8 +180,7 @@ class Stage:
         return say(line.say, *(call(name, **given) for one in line.calls for name, given in one.items()))
 
     def _tools(self) -> list[Tool]:
-        names = {turn.inject.tool for turn in self.scenario.turns if turn.inject and turn.inject.tool}
-        return [self._tool(name) for name in sorted(names)]
+        return [self._tool(name) for name in self.scenario.injected]
 
     def _tool(self, name: str) -> Tool:
         def function(query: str = "") -> str:
@@ -204,7 +209,7 @@ class Stage:
             record.error = str(error)
         if self.script and self.model == "script" and record.error is None:
             record.error = f"{len(self.script)} of the turn's script lines were not asked for; take them out"
-        _sum_up(record)
+        _sum_up(record, [self._news(event) for event in record.events if event["type"] == "result"])
         ending = self.scenario.expect if number == len(self.scenario.turns) else None
         await self._look(record, [s for e in (turn.expect, ending) if e for s in e.search])
         return record
@@ -218,6 +223,10 @@ class Stage:
                 text = turn.user.replace("{n}", str(count)) if turn.repeat > 1 else turn.user
                 await _collect(agent.send(text), events)
                 self.clock.advance(_MINUTE if count < turn.repeat else timedelta())
+        elif turn.approve is not None:
+            agent = await self.agent(turn.speaker)
+            waiting, decision = (await agent.state()).undecided_calls(), Decision(turn.approve, turn.reason)
+            await _collect(agent.approve({call.id: decision for call in waiting}), events)
         elif turn.edit:
             agent, runtime = await self.agent(turn.speaker), await self.runtime()
             for label, value in turn.edit.items():
@@ -273,6 +282,20 @@ class Stage:
         self.script = self.script[run.steps if run else 0 :]
         await _collect(agent.run(), events)
 
+    def _news(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A run's result without what it told before, when it stopped for approval."""
+        before, self._results[result["run_id"]] = self._results.get(result["run_id"]), result
+        if before is None:
+            return result
+        usage, spent = result["usage"], before["usage"]
+        cost = None if usage["cost_usd"] is None else usage["cost_usd"] - (spent["cost_usd"] or 0.0)
+        return result | {
+            "reply": result["reply"].removeprefix(before["reply"]).strip(),
+            "tool_calls": result["tool_calls"][len(before["tool_calls"]) :],
+            "llm_calls": result["llm_calls"] - before["llm_calls"],
+            "usage": {"prompt_tokens": usage["prompt_tokens"] - spent["prompt_tokens"], "cost_usd": cost},
+        }
+
     # looking
 
     async def _look(self, record: TurnRecord, searches: Sequence[Search]) -> None:
@@ -286,9 +309,18 @@ class Stage:
             record.diff += [whose + line for line in memory_diff(self._before[agent.name], memory)]
             self._before[agent.name] = memory
             if agent.name == record.agent:
-                room = (await (await self.agent(record.speaker)).turn()).room()
+                now = await (await self.agent(record.speaker)).turn()
+                record.waits = [{"name": c.name, "arguments": c.values} for c in now.state.undecided_calls()]
+                room = now.room()
                 record.fill = round(room.prompt_tokens / room.window.tokens, 3)
-                record.searches = [await _search(runtime, agent.id, search) for search in searches]
+                record.searches = [await self._search(runtime, agent.id, search) for search in searches]
+
+    async def _search(self, runtime: Runtime, agent_id: str, search: Search) -> Hits:
+        as_of = read_time(search.as_of, self.clock.now(), end=True) if search.as_of else None
+        query = SearchQuery(search.query, search.place, as_of=as_of, include_superseded=search.include_superseded)
+        hits = await runtime.search(agent_id, query)
+        texts = [hit.text for hit in sorted(hits, key=lambda hit: -hit.score)]
+        return Hits(texts=texts, **search.model_dump(include={"query", "place", "as_of", "include_superseded"}))
 
     async def _memory(self, runtime: Runtime, agent_id: str) -> tuple[Memory, tuple[int, int]]:
         """What an agent holds, what is new since the last record, and how far that goes."""
@@ -298,13 +330,14 @@ class Stage:
 
 def _memory(tx: Any, agent_id: str, last_message: int, last_event: int) -> tuple[Memory, tuple[int, int]]:
     """What an agent holds and what is new behind these ids, and the ids of its last message and journal row."""
-    passages = {p.ref: p for p in reversed(tx.recent_passages(agent_id, limit=_ALL))}
+    passages = {p.id: p for p in tx.passage_page(agent_id, True, None, None, _ALL, include_superseded=True)}
     messages = [m for m in reversed(tx.recent_messages(agent_id, _ALL)) if m.id > last_message]
     events = [e for e in reversed(tx.events(agent_id, limit=_ALL)) if e["id"] > last_event]
     entries = {f"s{entry.id}": entry for entry in tx.entries(agent_id, retired=True)}
     memory = Memory(
         blocks={block.label: block.value for block in tx.blocks(agent_id)},
-        archival={ref: p.text for ref, p in passages.items() if p.valid_to is None},
+        archival={p.ref: p.text for p in passages.values() if p.valid_to is None},
+        superseded=[(p.text, passages[p.superseded_by].text) for p in passages.values() if p.superseded_by in passages],
         summary="\n".join(entry.rendered for entry in entries.values() if not entry.retired),
         new_messages=[
             Said(ref=m.ref, role=m.role, text=m.content)
@@ -370,28 +403,25 @@ async def _collect(events: AsyncGenerator[Event, None], into: list[dict[str, Any
         into.append(event)
 
 
-def _sum_up(record: TurnRecord) -> None:
-    """What the events come to, over all runs of the turn's own agent; a run of another that failed shows, too."""
-    ended = [event for event in record.events if event["type"] == "result"]
+def _sum_up(record: TurnRecord, ended: Sequence[dict[str, Any]]) -> None:
+    """What the results come to, over all runs of the turn's own agent; a run of another that failed shows, too.
+
+    A run that ends because the user spoke while it waited for approval told so in the turn before.
+    """
     results = [event for event in ended if event["agent"] == record.agent]
+    reasons = [r for r in ended if r["stop_reason"] != "requires_approval" or r.get("approvals")]
     runs = {event["run_id"] for event in results}
     counted = [event["type"] for event in record.events if event["run_id"] in runs]
     costs = [r["usage"]["cost_usd"] for r in results if r["usage"]["cost_usd"] is not None]
     record.reply = "\n\n".join(r["reply"] for r in results if r["reply"])
     record.calls = [one for r in results for one in r["tool_calls"]]
-    record.stop_reason = worst([r["stop_reason"] for r in ended])
-    record.run_error = next((r["error"] for r in ended if r.get("error")), None)
+    record.stop_reason = worst([r["stop_reason"] for r in reasons])
+    record.run_error = next((r["error"] for r in reasons if r.get("error")), None)
     record.heartbeats = counted.count("heartbeat")
     record.page_outs = counted.count("page_out")
     record.llm_calls = sum(r["llm_calls"] for r in results)
     record.prompt_tokens = sum(r["usage"]["prompt_tokens"] for r in results)
     record.cost_usd = sum(costs) if costs else None
-
-
-async def _search(runtime: Runtime, agent_id: str, search: Search) -> Hits:
-    hits = await runtime.search(agent_id, SearchQuery(search.query, search.place))
-    texts = [hit.text for hit in sorted(hits, key=lambda hit: -hit.score)]
-    return Hits(query=search.query, place=search.place, texts=texts)
 
 
 @cache

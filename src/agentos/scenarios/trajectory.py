@@ -20,7 +20,14 @@ class Hits(_Values):
 
     query: str
     place: Literal["archival", "recall"]
+    as_of: str | None = None
+    include_superseded: bool = False
     texts: list[str]
+
+    @property
+    def is_of_now(self) -> bool:
+        """Whether it asked for nothing but what is valid."""
+        return self.as_of is None and not self.include_superseded
 
 
 class Said(_Values):
@@ -72,6 +79,8 @@ class Memory(_Values):
     blocks: dict[str, str]
     archival: dict[str, str]
     """Valid passages by id, oldest first."""
+    superseded: list[tuple[str, str]] = Field(default_factory=list)
+    """Texts of passages that another took the place of, oldest first, each with the text that did; none deleted."""
     summary: str
     """What stands in the context for messages that were paged out."""
     new_messages: list[Said]
@@ -98,6 +107,8 @@ class TurnRecord(_Values):
     reply: str = ""
     calls: list[dict[str, Any]] = Field(default_factory=list)
     """{"name", "arguments", "ok"} in order."""
+    waits: list[dict[str, Any]] = Field(default_factory=list)
+    """{"name", "arguments"} of the calls that wait for approval after it, in order."""
     stop_reason: str | None = None
     """How the first run ended that did not end by itself, else `end_turn`; None where nothing ran."""
     error: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentos.llm.offline.intents import small_talk, to_forget
-from agentos.llm.offline.language import WORD, is_question, plain, root, sentences, stems, words
+from agentos.llm.offline.language import WORD, contradicts, is_question, plain, root, sentences, stems, words
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Memory:
     text: str
     name: str = ""
     role: str = ""
+    more: str = ""
+    """Where it goes on, of one that was not shown in full."""
 
 
 def parse_memories(result: str) -> list[Memory]:
@@ -32,7 +34,7 @@ def parse_memories(result: str) -> list[Memory]:
         except RecursionError:
             continue
         if isinstance(values, dict) and values.get("id") and values.get("text"):
-            found.append(Memory(*(str(values.get(k) or "") for k in ("id", "date", "text", "name", "role"))))
+            found.append(Memory(*(str(values.get(k) or "") for k in ("id", "date", "text", "name", "role", "more"))))
     return found
 
 
@@ -118,3 +120,30 @@ def excerpt(text: str, question: str, most: int = 420) -> str:
     best = max(range(len(parts)), key=lambda i: (len(wanted & stems(parts[i])), -i))
     shown = " ".join(parts[best : best + 3])
     return shown if len(shown) <= most else shown[:most].rsplit(" ", 1)[0] + " …"
+
+
+_SEVERAL_CLAUSES = r"[,;:]|\b(?:and|but|or|while|because|so|if|unless|until)\b"
+
+
+def corrected(text: str, stated: str) -> tuple[str, str] | None:
+    """(the sentence of `text` that `stated` contradicts, `text` with `stated` in its place), where there is just one.
+
+    None otherwise, and for a sentence that says more than one thing: nothing else that a memory says may be lost.
+    """
+    found = [old for part in sentences(text) if contradicts(stated, old := _bare(part))]
+    if len(found) != 1 or text.count(found[0]) != 1 or re.search(_SEVERAL_CLAUSES, found[0], re.IGNORECASE):
+        return None
+    old, new = found[0], _bare(stated)
+    first = new[:1].lower() if old[:1].islower() else new[:1].upper()
+    return old, text.replace(old, first + new[1:])
+
+
+def states(text: str, statement: str) -> bool:
+    """Whether `text` says so, and does not only ask."""
+    said = (plain(part).casefold() for part in sentences(text) if not is_question(part))
+    return any(plain(statement).casefold() in part for part in said)
+
+
+def _bare(sentence: str) -> str:
+    """A sentence without the marks at its end."""
+    return sentence.rstrip(" .,;:!…")

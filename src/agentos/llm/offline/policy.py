@@ -8,7 +8,7 @@ from dataclasses import replace
 from agentos.llm.offline import intents, language
 from agentos.llm.offline.core_edits import CoreEdits
 from agentos.llm.offline.facts import Fact, answering_lines, extract_facts, is_quoted_talk, parse_line, same_value, told
-from agentos.llm.offline.memories import Memory, best_memories, excerpt, parse_memories
+from agentos.llm.offline.memories import Memory, best_memories, corrected, excerpt, parse_memories, states
 from agentos.llm.offline.prompt import SEARCHES, Prompt, Result, Said
 from agentos.llm.offline.reminders import to_remind
 from agentos.llm.offline.turn import Answer, NamedCall, Turn, facts_of, lines_of
@@ -35,7 +35,7 @@ def respond(prompt: Prompt, tools: frozenset[str]) -> Answer:
     if not prompt.pending:
         return Answer(_complaints(prompt.results) or reminders or "Nothing new to save.")
     turn = Turn(prompt, tools & {*SEARCHES} if prompt.pending[-1].by_client else tools)
-    answer = Answer(_outcome(turn)) if prompt.results else _first_step(turn)
+    answer = _superseding(turn) or Answer(_outcome(turn)) if prompt.results else _first_step(turn)
     return replace(answer, text=f"{reminders}\n\n{answer.text}") if reminders and answer.text else answer
 
 
@@ -45,7 +45,11 @@ def _first_step(turn: Turn) -> Answer:
         answer = rule(turn)
         if answer:
             return answer
-    return Answer(_ACKNOWLEDGEMENTS[zlib.crc32(turn.text.encode()) % len(_ACKNOWLEDGEMENTS)])
+    return Answer(_acknowledgement(turn))
+
+
+def _acknowledgement(turn: Turn) -> str:
+    return _ACKNOWLEDGEMENTS[zlib.crc32(turn.text.encode()) % len(_ACKNOWLEDGEMENTS)]
 
 
 def _outcome(turn: Turn) -> str:
@@ -282,6 +286,44 @@ def _facts_and_question(turn: Turn) -> Answer | None:
     return Answer("\n".join(filter(None, (edits.text(), _quote(turn, seen)))), tuple(edits.calls))
 
 
+def _archived_correction(turn: Turn) -> Answer | None:
+    """“No, the spare key is at Eva's”, of what may stand in archival memory: a search for it; then `_superseding`."""
+    stated = _stated(turn)
+    return Answer("", (("archival_memory_search", {"query": language.search_query(stated)}),)) if stated else None
+
+
+def _stated(turn: Turn) -> str:
+    """What a message corrects and nothing else; empty where archival memory could not be put right."""
+    able = {"archival_memory_search", "archival_memory_insert"} <= turn.tools
+    asks = language.question_in(turn.text) or extract_facts(turn.text)
+    stated = intents.corrected_statement(turn.text) if able and not asks else None
+    return stated.rstrip(" .!") if stated and len(language.stems(stated)) > 1 else ""
+
+
+def _superseding(turn: Turn) -> Answer | None:
+    """After the search: the one passage that the user's correction outdates, superseded by its text as it is now.
+
+    Only what the user told before is outdated by them: no document, and nothing that somebody else put there.
+    """
+    stated, results = _stated(turn), turn.prompt.results
+    if not stated or not all(r.ok and r.tool in SEARCHES for r in results):
+        return None
+    found = [memory for result in results for memory in parse_memories(result.text)]
+    outdated = [(m, *change) for m in found if not m.role and not m.more and (change := corrected(m.text, stated))]
+    if len(outdated) > 1:
+        meant = " or ".join(f"“{old}” ({memory.id})" for memory, old, _ in outdated)
+        return Answer(f"That could be about {meant}, so I replaced neither; `agentos memory` does.")
+    for memory, old, instead in outdated:
+        told_before = [m.text for m in found if m.role == "user"]
+        told_before += [said.text for said in turn.prompt.said[:-1] if not said.by_client]
+        if any(states(text, old) for text in told_before):
+            call = ("archival_memory_insert", {"content": instead, "replaces": memory.id})
+            return Answer(f"Corrected in archival memory: {stated} (it was: {old})", (call,))
+        if "conversation_search" in turn.tools and all(r.tool != "conversation_search" for r in results):
+            return Answer("", (_searches(old, turn.tools)[0],))
+    return Answer(_acknowledgement(turn))
+
+
 def _day(said: Said) -> str:
     return f"{said.at:%Y-%m-%d %H:%M}" if said.at else "an earlier day"
 
@@ -297,4 +339,5 @@ def _searches(question: str, tools: frozenset[str]) -> list[NamedCall]:
 
 _RULES: tuple[Callable[[Turn], Answer | None], ...] = (
     _idle_talk, _correction, _reminder, _pinned, _standing_rule, _remember, _forget, _facts_and_question,
+    _archived_correction,
 )  # fmt: skip
