@@ -78,6 +78,7 @@ class Home:
     clock: Clock
 
     def __post_init__(self) -> None:
+        self.store.clock = self.clock
         self.search = HybridSearch(self.store, HashEmbedder(), ExactIndex())
 
     async def agent(

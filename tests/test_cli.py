@@ -115,6 +115,11 @@ BAD_INPUT = [
     (["memory", "edit", "ada", "human", "--file", "missing.txt"], 2, "missing.txt cannot be read"),
     (["memory", "edit", "ada", "human", "--value", "x" * 5000], 2, "4000"),
     (["memory", "undo", "ada", "12345"], 2, "no event 12345"),
+    (["memory", "undo", "ada", "1", "--client", "Desk"], 2, "leave one out"),
+    (["memory", "undo", "ada", "--client", "Desk", "--since", "2026-05-08"], 2, "wrote to this agent's memory: none"),
+    (["memory", "undo", "ada", "--since", "2026-05-08"], 2, "name the client too"),
+    (["memory", "undo", "ada", "--imported"], 2, "past conversation, which is not taken back"),
+    (["memory", "history", "ada", "--client", "Desk", "--since", "soon"], 2, "write it like 2026-05-08"),
     (["memory", "import", "ada", "missing.jsonl"], 2, "missing.jsonl cannot be read"),
 ]
 

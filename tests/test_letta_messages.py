@@ -592,13 +592,17 @@ def test_an_agent_that_is_deleted_keeps_nobody_waiting(serve: Callable[..., Serv
     ada = home.letta.agents.create(name="ada").id
     home.service.dispatcher.stopping = True  # nothing is begun
     chat = {"model": "ada", "messages": user("hello"), "stream": True, "stream_options": {"include_usage": True}}
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         streaming = [
             pool.submit(home.http.post, f"/v1/agents/{ada}/messages/stream", json={"messages": user("hello")}),
             pool.submit(home.http.post, "/v1/chat/completions", json=chat),
         ]
-        until(lambda: len(list(home.letta.runs.list(agent_id=ada))) == 2)
+        own = pool.submit(home.http.post, "/agentos/v1/agents/ada/turns", json={"text": "hello"})
+        until(lambda: len(list(home.letta.runs.list(agent_id=ada))) == 3)
         home.run(home.service.runtime.delete_agent(ada))
+        last = json.loads(own.result().text.strip().rpartition("data: ")[2])
+        assert (last["type"], last["stop_reason"]) == ("result", "cancelled")
+        assert "this agent was deleted" in last["error"]
         for stream in streaming:
             assert "the agent was deleted" in stream.result().text
             assert stream.result().text.endswith("data: [DONE]\n\n")

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -21,9 +23,10 @@ from mcp_types import Implementation
 
 from agentos import curate, tokens, values
 from agentos.cli.mcp_server import _asking
-from agentos.errors import NotFound, PendingApproval, ToolError, UsageError
+from agentos.errors import NotFound, ToolError, UsageError
 from agentos.llm.offline import OfflineLLM
 from agentos.llm.offline.prompt import read_prompt
+from agentos.mcp_server.memory import SharedMemory
 from agentos.messages import Block, Cause, Input, Message, Passage
 from agentos.protocols import LLMRequest
 from agentos.testing import FixedClock, FunctionLLM, ScriptedLLM, call, say, temporary_runtime
@@ -140,7 +143,7 @@ async def test_the_tools_use_the_memory_and_are_marked_in_the_journal(live: Serv
         assert events[-1] == ("passage.delete", newer["id"], "client")
         assert [e for e in events if e[0] == "block.edit"] == [("block.edit", "human", "client")] * 2
         assert {actor for _, _, actor in events} == {"client"}
-        assert all(c["note"].endswith("from Desk from Top") for c in changes if c["actor"] == "client")
+        assert all(c["client"] == "Desk from Top" for c in changes if c["actor"] == "client")
         page = await ok(mcp, "list_changes", agent=name, limit=2)
         following = await ok(mcp, "list_changes", agent=name, after=page["next"])
         assert page["changes"] + following["changes"] == changes
@@ -155,7 +158,7 @@ async def test_the_tools_use_the_memory_and_are_marked_in_the_journal(live: Serv
     [[_, link]] = live.run(curate.why(live.service.store, agent_id, "Grace"))
     assert link.what == "written by the client 'Desk from Top'"
     history = live.read(lambda tx: values.history_value(tx, agent_id, 50))
-    assert ("client", "passage.delete", "from Desk from Top") in [(e["actor"], e["action"], e["note"]) for e in history]
+    assert ("client", "passage.delete", "Desk from Top") in [(e["actor"], e["action"], e["client"]) for e in history]
     [passage] = live.read(lambda tx: tx.passages(agent_id, [int(stored["id"][1:])]))
     assert (passage.origin, passage.message_id) == ("client", None)
     for action, lines in (
@@ -273,7 +276,7 @@ async def test_a_token_opens_its_agents_and_nothing_else(live: Served) -> None:
         assert len((await ok(mcp, "recall", agent="other", query="otters"))["hits"]) == 1
         stored = await ok(mcp, "remember", agent="mine", content="shared")
     [event] = live.read(lambda tx: tx.events(mine, target=stored["id"]))
-    assert event["note"] == "from Desk from Top (the two)"
+    assert event["client"] == "Desk from Top (the two)"
     live.run(live.service.runtime.delete_agent(other))
     async with client(live, both) as mcp:
         assert len((await ok(mcp, "recall", query="shared"))["hits"]) == 1  # one is left, so it need not be named
@@ -387,7 +390,7 @@ async def test_tokens_and_changes_are_kept_in_either_database(either_home: Home)
     passage = Passage(0, agent.id, "tea", "client", clock.now())
     await store.write(lambda tx: tx.add_passage(passage, Cause(agent.id, "client", client="Desk from Top")))
     [change] = await store.read(lambda tx: values.changes_value(tx, agent.id, 0, None, 10, ("passage.",)))
-    assert (change["actor"], change["note"], change["changes"]) == ("client", "from Desk from Top", "+ tea")
+    assert (change["actor"], change["client"], change["changes"]) == ("client", "Desk from Top", "+ tea")
     assert await store.read(lambda tx: values.changes_value(tx, agent.id, change["id"], None, 10)) == []
     await tokens.revoke_token(store, token.id)
     assert await tokens.find_grant(store, clock, secret) is None
@@ -496,10 +499,89 @@ async def test_a_program_neither_refuses_nor_decides_what_waits_for_approval() -
         agent = await runtime.agent("ada")
         await runtime.set_approval(agent.id, "core_memory_append", "ask")
         await agent.accept(["Note it"])
-        with pytest.raises(ToolError, match="the message is saved"):
-            await _asking(runtime)(agent.id, "And this", "Desk")
-        with pytest.raises(PendingApproval):
-            await _asking(runtime)(agent.id, "And that", "Desk")
+        shared = SharedMemory(runtime, _asking(runtime))
+        for said in ("the message is saved", "ask again later"):
+            with pytest.raises(ToolError, match=said):
+                await shared.call(tokens.Grant(), "Desk", "ask", {"message": "And this"})
+
+
+async def test_a_question_behind_a_turn_that_stops_for_approval_is_answered() -> None:
+    free = threading.Event()
+
+    async def model(request: LLMRequest) -> Any:
+        await asyncio.to_thread(free.wait, 20)
+        return say("", call("core_memory_append", label="human", content="one"))
+
+    with served(FunctionLLM(model)) as live:
+        runtime, ada = live.service.runtime, live.create("ada")
+        live.run(runtime.set_approval(ada, "core_memory_append", "ask"))
+        live.run(live.service.dispatcher.accept(ada, ["Note it"]))
+        async with client(live) as mcp:
+            asked = asyncio.create_task(refused(mcp, "ask", message="And this"))
+            await asyncio.to_thread(until, lambda: len(live.read(lambda tx: tx.open_runs(ada))) == 2)
+            free.set()
+            assert "the message is saved and will be answered" in await asyncio.wait_for(asked, 20)
+            assert live.read(lambda tx: tx.waiting(ada)) is not None
+
+
+async def test_what_was_forgotten_is_no_resource(live: Served) -> None:
+    ada = live.create("forgetful")
+    async with client(live) as mcp:
+        tea = await ok(mcp, "remember", agent="forgetful", content="likes tea")
+        cake = await ok(mcp, "remember", agent="forgetful", content="likes cake")
+        coffee = await ok(mcp, "update_memory", agent="forgetful", target=tea["id"], content="likes coffee")
+        await ok(mcp, "forget", agent="forgetful", id=cake["id"])
+
+        async def text(ref: str) -> str:
+            return str((await mcp.read_resource(f"agentos://forgetful/memory/{ref}")).contents[0].text)
+
+        assert await text(coffee["id"]) == "likes coffee"
+        assert re.fullmatch(
+            rf"\[superseded by {coffee['id']}; it was valid from \d{{4}}-\d\d-\d\d to \d{{4}}-\d\d-\d\d\]\nlikes tea",
+            await text(tea["id"]),
+        )
+        with pytest.raises(MCPError, match=f"no memory '{cake['id']}'"):
+            await text(cake["id"])
+        live.run(undo_last(live, ada))
+        assert await text(cake["id"]) == "likes cake"
+
+
+async def test_all_that_a_client_wrote_is_taken_back_over_http(live: Served) -> None:
+    ada = live.create("written")
+    token = live.run(tokens.create_token(live.service.store, live.service.runtime.clock, ["written"], name="laptop"))[0]
+    async with client(live, token) as mcp:
+        for fact in ("likes tea", "likes cake"):
+            await ok(mcp, "remember", content=fact)
+    name = "Desk from Top (laptop)"
+    query = urllib.parse.urlencode({"client": name})
+    history = live.ask("GET", f"/agentos/v1/agents/written/history?{query}")[1]
+    assert [(e["client"], e["action"], e["note"]) for e in history] == [(name, "passage.insert", "")] * 2
+    [link] = live.ask("GET", f"/agentos/v1/agents/written/history/source?{query}")[1]
+    assert link["what"] == f"written by the client {name!r}"
+    page = live.ask("GET", "/agents/written/timeline")[1]
+    assert f'href="/agents/written/timeline?{query}"' in page
+    page = live.ask("GET", f"/agents/written/timeline?{query}")[1]
+    assert "Undo all of it" in page
+    assert f'<input type="hidden" name="client" value="{name}">' in page
+    undo = "/agentos/v1/agents/written/undo"
+    for wrong in ({"client": name, "run_id": "run-1"}, {"since": "2026-05-08T00:00:00Z"}, {"client": "Desk"}):
+        assert live.ask("POST", undo, wrong)[0] == 400
+    assert live.ask("POST", undo, {"client": name, "since": "2026-05-08"})[0] == 422, "no time"
+    assert live.ask("POST", undo, {"client": name, "since": "2099-05-08T00:00:00+00:00"})[0] == 400, "nothing since"
+    undone = live.ask("POST", undo, {"client": name, "since": "2020-05-08T00:00:00+00:00"})[1]["undone"]
+    assert [one["changes"] for one in undone] == ["- likes cake", "- likes tea"]
+    assert live.read(lambda tx: tx.count_passages(ada)) == 0
+    assert "What came of an import" in live.ask("GET", "/agents/written/timeline?imported=true&actor=import")[1]
+    form = urllib.parse.urlencode({"imported": "true"}).encode()
+    status, page, _ = live.ask(
+        "POST", "/agents/written/timeline/undo", form, content_type="application/x-www-form-urlencoded"
+    )
+    assert (status, "past conversation, which is not taken back" in str(page)) == (400, True)
+
+
+async def undo_last(live: Served, agent_id: str) -> None:
+    runtime = live.service.runtime
+    await curate.undo(runtime.store, runtime.clock, await (await runtime.agent_of(agent_id)).turn())
 
 
 # over stdio
@@ -529,7 +611,7 @@ async def test_a_client_over_stdio(tmp_path: Path) -> None:
         assert {r.name for r in (await mcp.list_resources()).resources} >= {"ada: human", "bob: human"}
         assert (await mcp.read_resource("agentos://bob/core/human")).contents[0].text == ""
         changes = (await ok(mcp, "list_changes", agent="ada"))["changes"]
-        assert ("client", "from Desk from Top") in [(c["actor"], c["note"]) for c in changes]
+        assert ("client", "Desk from Top") in [(c["actor"], c["client"]) for c in changes]
 
 
 def test_the_handshake_loads_neither_a_database_nor_a_model() -> None:

@@ -93,6 +93,10 @@ async def test_rows_of_the_first_version_are_kept(postgres: Server) -> None:
             "INSERT INTO run (id, agent_id, created_at, trigger, status, steps, llm_calls, spoke, nudged,"
             " prompt_tokens, completion_tokens, cached_tokens) VALUES"
             " ('run-1', 'agent-1', '2026-05-08T09:30:00.000000+00:00', 'user', 'completed', 1, 1, true, false, 1, 1, 0)"
+            "; INSERT INTO journal (agent_id, created_at, actor, action, target, note)"
+            " SELECT 'agent-1', '2026-05-08T09:30:00.000000+00:00', actor, 'passage.insert', 'p1', note FROM (SELECT"
+            " 'client' AS actor, 'replaces p9; from Desk' AS note UNION ALL SELECT 'client', 'from Desk (laptop)'"
+            " UNION ALL SELECT 'user', 'from here') AS written"
         )
     engine.dispose()
     assert migrate(url) is None, "backups are PostgreSQL's own"
@@ -100,7 +104,11 @@ async def test_rows_of_the_first_version_are_kept(postgres: Server) -> None:
     store = Database(url)
     [passage] = await store.read(lambda tx: tx.recent_passages("agent-1"))
     run = await store.read(lambda tx: tx.run("run-1"))
+    events = await store.read(lambda tx: tx.events("agent-1"))
     await store.close()
+    assert sorted((e["client"] or "", e["note"]) for e in events) == [
+        ("", "from here"), ("Desk", "replaces p9"), ("Desk (laptop)", ""),
+    ]  # fmt: skip
     assert (passage.text, passage.replaces, passage.superseded_by) == ("tea at four", None, None)
     assert (run.max_steps, run.background, run.decisions) == (None, False, {})
 

@@ -253,7 +253,7 @@ async def test_a_large_agents_few_matching_passages_are_found_behind_better_ones
 
     def find(tx: Any, tags: tuple[str, ...]) -> list[list[int]]:
         options: dict[str, Any] = {"tags": tags, "start": None, "end": None, "limit": 2}
-        return [rows.lexical_passages(agent_id, ["tea"], **options) for rows in (LargeTx(tx.connection), tx)]
+        return [rows.lexical_passages(agent_id, ["tea"], **options) for rows in (LargeTx(tx.connection, tx.clock), tx)]
 
     for tags in ((), ("rare",)):
         large, small = await home.store.read(lambda tx, tags=tags: find(tx, tags))  # type: ignore[misc]

@@ -215,6 +215,9 @@ def test_forms_of_a_path_and_methods(live: Served) -> None:
         status, value, headers = live.ask(method, path)
         assert (status, "detail" in value) == (405, True), (method, path)
         assert headers["allow"]
+    allowed = {"/v1/agents/x": "GET, PATCH, DELETE", "/v1/agents": "GET, POST", "/agentos/v1/agents": "GET, POST"}
+    for path, methods in allowed.items():  # those of all routes of a path
+        assert live.ask("PUT", path)[2]["allow"] == methods
     assert live.raw(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     for path, code in (("/healthz", 200), ("/readyz", 200), ("/v1/health", 405)):
         assert live.ask("HEAD", path)[:2] == (code, ""), path

@@ -125,6 +125,10 @@ async def test_rows_of_the_first_version_are_kept(path: Path) -> None:
             "INSERT INTO run (id, agent_id, created_at, trigger, status, steps, llm_calls, spoke, nudged,"
             " prompt_tokens, completion_tokens, cached_tokens)"
             " VALUES ('run-1', 'agent-1', '2026-05-08T09:30:00.000000+00:00', 'user', 'completed', 1, 1, 1, 0, 1, 1, 0)"
+            "; INSERT INTO journal (agent_id, created_at, actor, action, target, note)"
+            " SELECT 'agent-1', '2026-05-08T09:30:00.000000+00:00', actor, 'passage.insert', 'p1', note FROM (SELECT"
+            " 'client' AS actor, 'replaces p9; from Desk' AS note UNION ALL SELECT 'client', 'from Desk (laptop)'"
+            " UNION ALL SELECT 'user', 'from here') AS written"
         )
     raw.close()
     assert migrate(url) is not None, "after a copy was made"
@@ -135,9 +139,37 @@ async def test_rows_of_the_first_version_are_kept(path: Path) -> None:
         lambda tx: tx.lexical_passages("agent-1", ["tea"], tags=(), start=None, end=None, limit=9)
     )
     run = await database.read(lambda tx: tx.run("run-1"))
+    events = await database.read(lambda tx: tx.events("agent-1"))
     await database.close()
+    assert sorted((e["client"] or "", e["note"]) for e in events) == [
+        ("", "from here"), ("Desk", "replaces p9"), ("Desk (laptop)", ""),
+    ]  # fmt: skip
     assert (passage.text, passage.replaces, passage.superseded_by, found) == ("tea at four", None, None, [passage.id])
     assert (run.max_steps, run.background, run.decisions) == (None, False, {})
+
+
+async def test_the_journal_is_read_by_indexes(url: str, path: Path) -> None:
+    database, asked = Database(url), []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+
+    def look(tx: Any) -> None:
+        tx.events("ada")
+        for source in ({"run_id": "run-1"}, {"client": "Desk"}):
+            tx.events("ada", actions=("passage.", "undo."), **source)
+        tx.undos("ada", 5)
+        tx.clients("ada")
+
+    await database.read(look)
+    await database.close()
+    with sqlite3.connect(path) as raw:
+        plans = [
+            " ".join(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+            for statement, values in asked if "FROM journal" in statement
+        ]  # fmt: skip
+    raw.close()
+    found = ["agent", "run", "client", "undo", "client"]
+    assert [re.search(r"INDEX ix_journal_(\w+)", plan)[1] for plan in plans] == found, plans  # type: ignore[index]
+    assert not [plan for plan in plans if "TEMP B-TREE" in plan or "SCAN" in plan]
 
 
 def test_a_backup_is_made_before_an_upgrade(url: str, path: Path) -> None:

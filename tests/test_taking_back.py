@@ -1,14 +1,19 @@
 """Taking back all that came from one source, and letting a block read as it did: on each kind of database."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from agentos import curate, values
 from agentos.agent import Agent
+from agentos.curate import taking_back
 from agentos.errors import NotFound, UsageError
-from agentos.testing import ScriptedLLM, call, say
-from conftest import Home, collect
+from agentos.memory import core
+from agentos.messages import Cause, Passage
+from agentos.testing import FixedClock, FunctionLLM, ScriptedLLM, call, say, temporary_runtime
+from conftest import Home, Memory, collect
 
 
 def append(text: str) -> Any:
@@ -152,3 +157,151 @@ async def test_a_block_reads_again_as_it_did(either_home: Home) -> None:
     await curate.change_block(home.store, now.id, await agent.turn(), value="", limit=5)
     with pytest.raises(UsageError, match="limit is 5"):
         await curate.restore_block(home.store, await agent.turn(), now.id, now.version_id)
+
+
+# what a program or an import brought
+
+
+async def remember(
+    home: Home, agent: Agent, text: str, *tags: str, client: str = "", replaces: int | None = None
+) -> str:
+    """A fact as a program stores it, or without a name a person; its id."""
+    memory = Memory(home.search, agent.id, None)
+    saved = await curate.insert_passage(
+        home.store, home.clock, memory, agent.id, text, tags, replaces=replaces, client=client
+    )
+    return saved.ref
+
+
+async def valid(home: Home, agent: Agent) -> dict[str, tuple[str, ...]]:
+    """The tags of what is valid, by text."""
+    return {p.text: p.tags for p in await home.store.read(lambda tx: tx.recent_passages(agent.id))}
+
+
+async def undo(home: Home, agent: Agent, event_id: int | None = None) -> curate.Undone:
+    return await curate.undo(home.store, home.clock, await agent.turn(), event_id)
+
+
+async def test_all_that_a_client_wrote_is_taken_back(either_home: Home, clock: FixedClock) -> None:
+    home = either_home
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    mine = await remember(home, agent, "the user's fact", "kept")
+    for name in ("Desk", "desk", "Desk (laptop)"):  # others, though they have much of the name in common
+        await remember(home, agent, f"a fact of {name}", client=name)
+    old = await remember(home, agent, "Rui", client="Desk")
+    week = clock.advance(timedelta(days=7))
+    await remember(home, agent, "Ines", client="Desk", replaces=int(old[1:]))
+    await remember(home, agent, "the user's fact", "added", client="Desk")
+    await curate.edit_block(
+        home.store, await agent.turn(), "human", lambda block: core.append(block, "by Desk"), client="Desk"
+    )
+    made = await valid(home, agent)
+    assert made["the user's fact"] == ("kept", "added")
+
+    done = await take_back(home, agent, client="Desk", since=week)
+    assert done == ["block.edit", "passage.tag", "passage.supersede"]
+    others = {"a fact of desk": (), "a fact of Desk (laptop)": ()}
+    assert await valid(home, agent) == {"the user's fact": ("kept",), "a fact of Desk": (), "Rui": ()} | others
+    assert (await home.block(agent)).value == ""
+    told = [n.content for n in (await home.saved(agent)).notices if "by the user" in n.content]
+    assert told == [
+        f"The tags of passage {mine} were put back by the user: kept. "
+        f"Passage {old} was put back into archival memory by the user. "
+        "Passage p6 was taken out of archival memory by the user."
+    ], "one notice of all"
+    assert await take_back(home, agent, client="Desk") == ["passage.insert", "passage.insert"]
+    with pytest.raises(
+        UsageError, match=r"clients that wrote to this agent's memory: 'Desk', 'Desk \(laptop\)', 'desk'"
+    ):
+        await take_back(home, agent, client="Desk")
+    for event in await journal(home, agent, kind="undo"):  # an undo of all can be undone like others
+        still = (await journal(home, agent, before=event["id"] + 1, kind="undo"))[0]
+        if still["undoable"]:
+            await undo(home, agent, event["id"])
+    assert await valid(home, agent) == made
+    assert (await home.block(agent)).value == "by Desk"
+    for wrong in ({"client": "Desk", "imported": True}, {"since": week}):
+        with pytest.raises(UsageError):
+            curate.Source(**wrong)
+
+
+async def test_of_a_client_all_or_nothing_is_taken_back(home: Home) -> None:
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    tea = await remember(home, agent, "likes tea", client="Desk")
+    await remember(home, agent, "likes cake", client="Desk")
+    await remember(home, agent, "likes coffee", replaces=int(tea[1:]))
+    made = await valid(home, agent)
+    with pytest.raises(UsageError) as refused:
+        await take_back(home, agent, client="Desk")
+    for part in ("nothing was taken back", "likes tea", "likes coffee", "superseded it"):
+        assert part in str(refused.value)
+    assert await valid(home, agent) == made
+    many = await home.agent(FunctionLLM(lambda request: "ok"), name="many")
+    for n in range(30):
+        await remember(home, many, f"fact {n}", client="Desk")
+    assert await take_back(home, many, client="Desk") == ["passage.insert"] * 30
+    [notice] = (await home.saved(many)).notices
+    assert notice.content.count("was taken out") == taking_back._SAID_AT_ONCE
+    assert notice.content.endswith("So were 10 more changes taken back.")
+
+
+async def test_what_an_import_brought_is_taken_back(home: Home) -> None:
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    lines = ['{"role": "user", "content": "long ago"}']
+    await curate.import_conversation(home.store, home.clock, agent.id, lines)
+    [event] = await journal(home, agent, kind="import")
+    with pytest.raises(UsageError, match="imported past messages, which are not taken back"):
+        await undo(home, agent, event["id"])
+    with pytest.raises(UsageError, match="imported messages are past conversation, which is not taken back"):
+        await take_back(home, agent, imported=True)
+
+    def bring(tx: Any) -> None:  # as an agent file does
+        now = Passage(0, agent.id, "Ines", "import", home.clock.now())
+        taker = tx.add_passage(now, Cause(agent.id, "import"))[0]
+        then = replace(now, text="Rui", valid_to=now.created_at, superseded_by=taker.id)
+        tx.add_passage(then, Cause(agent.id, "import"))
+        tx.add_passage(replace(now, text="a cat"), Cause(agent.id, "import"))
+
+    await home.store.write(bring)
+    await remember(home, agent, "the user's own")
+    assert await take_back(home, agent, imported=True) == ["passage.insert"] * 2
+    assert set(await valid(home, agent)) == {"the user's own"}
+
+
+async def test_tags_are_taken_back(either_home: Home) -> None:
+    home = either_home
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    ref = await remember(home, agent, "likes tea", "drink")
+    for tag, client in (("hot", "Desk"), ("green", "")):
+        await remember(home, agent, "likes tea", tag, client=client)
+    newer, older, stored = await journal(home, agent, target=ref)
+    assert [(e["action"], e["changes"], e["undoable"]) for e in (newer, older)] == [
+        ("passage.tag", "+ green", True), ("passage.tag", "+ hot", True),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match=r"made them: drink, hot\nThey now are: drink, hot, green"):
+        await undo(home, agent, older["id"])
+    undone = await undo(home, agent)
+    assert (undone.event_id, values.undone_value(undone)["changes"]) == (newer["id"], "- green")
+    await undo(home, agent, older["id"])
+    assert await valid(home, agent) == {"likes tea": ("drink",)}
+    back = (await journal(home, agent, target=ref, kind="passage"))[0]
+    assert (back["action"], back["changes"], back["undo_of"]) == ("undo.tags", "- hot", older["id"])
+    await undo(home, agent, back["id"])
+    assert await valid(home, agent) == {"likes tea": ("drink", "hot")}
+    await undo(home, agent, stored["id"])
+    assert await valid(home, agent) == {}, "tags since are no change of what it says"
+
+
+async def test_the_journal_has_the_time_of_the_clock() -> None:
+    clock = FixedClock()
+    async with temporary_runtime(ScriptedLLM([say("", append("one")), "ok"]), clock=clock) as runtime:
+        agent = await runtime.agent("ada")
+        made = clock.now()
+        later = clock.advance(timedelta(days=30))
+        await collect(agent, "a month later")
+        events = await runtime.store.read(lambda tx: tx.events(agent.id))
+        block = (await runtime.store.read(lambda tx: tx.blocks(agent.id)))[0]
+        versions = await runtime.store.read(lambda tx: tx.block_versions(block.id))
+    assert {e["created_at"] for e in events} == {made, later}
+    assert {v["created_at"] for v in versions} <= {made, later}
+    assert events[0]["created_at"] == later

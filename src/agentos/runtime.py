@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +19,7 @@ from agentos.archive.chroma import ChromaIndex
 from agentos.archive.embedders import make_embedder
 from agentos.archive.source import SqlIndexSource
 from agentos.archive.sync import CheckedIndex, IndexSync, RebuildableIndex
+from agentos.clock import SystemClock
 from agentos.errors import (
     AgentBusy,
     AgentOSError,
@@ -52,14 +52,6 @@ from agentos.tools.toolset import Toolset
 
 _BUSY_WAIT_SECONDS = 30.0
 _AGENTS_IN_MEMORY = 1000
-
-
-class SystemClock:
-    """The machine's clock, in local time."""
-
-    def now(self) -> datetime:
-        """The current time."""
-        return datetime.now().astimezone()
 
 
 class Runtime:
@@ -111,6 +103,7 @@ class Runtime:
         """Open the home, inside a running event loop; `StoreError` says why it cannot be."""
         self.backup: Path | None = None
         self.store = self._given_store or self._database()
+        self.store.clock = self.clock
         source = SqlIndexSource(self.store)
         self.sync = IndexSync(source, self.index, self.embedder, self.settings.index_min_passages)
         exact_below = max(EXACT_BELOW, self.settings.index_min_passages)  # below, there is nothing in the index

@@ -36,20 +36,16 @@ def _load() -> None:
     import agentos.mcp_server.memory  # noqa: F401
 
 
-def _asking(runtime: "Runtime") -> "Callable[[str, str, str], Awaitable[TurnResult]]":
+def _asking(runtime: "Runtime") -> "Callable[[str, str, str], Awaitable[TurnResult | None]]":
     """Turns that run here, side by side with those of a server on this home."""
-    from agentos.errors import ToolError
     from agentos.messages import Input
 
-    async def ask(agent_id: str, text: str, client: str) -> "TurnResult":
+    async def ask(agent_id: str, text: str, client: str) -> "TurnResult | None":
         agent = await runtime.agent_of(agent_id)
         item = await agent.accept([Input(text, origin="client", name=client)], refuses=False)
         async with aclosing(agent.run(until=item)) as events:
             async for _ in events:
                 pass
-        result = await agent.result(item)
-        if result is None:  # a turn before it stopped
-            raise ToolError("the agent waits for its owner's approval; the message is saved, its turn follows")
-        return result
+        return await agent.result(item)  # None where a turn before it stopped
 
     return ask

@@ -6,6 +6,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,22 +107,45 @@ async def delete(name: str, ref: str, as_json: bool) -> None:
     show_json(values.passage_value(gone)) if as_json else show(f"deleted {gone.ref}; `memory undo` brings it back")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The options that name a source of memory events."""
+
+    run: str | None = None
+    message: str | None = None
+    client: str | None = None
+    since: str | None = None
+    imported: bool = False
+
+    def source(self, now: datetime) -> curate.Source | None:
+        """The source; None where none is named."""
+        if self == Asked():
+            return None
+        return curate.Source(self.run, _message_id(self.message), None, self.client, self._since(now), self.imported)
+
+    def _since(self, now: datetime) -> datetime | None:
+        try:
+            return read_time(self.since, now, end=False) if self.since else None
+        except ValueError:
+            raise UsageError(f"--since is {self.since!r}, which is no ISO date; write it like 2026-05-08") from None
+
+
+def _message_id(message: str | None) -> int | None:
+    if message is None:
+        return None
+    if not (message[:1] == "m" and message[1:].isascii() and message[1:].isdigit()):
+        raise UsageError(f"{message!r} is no message; `agentos memory search` shows their ids, such as m12")
+    return int(message[1:19])
+
+
 @blocking
-async def history(name: str, limit: int, as_json: bool, **filters: Any) -> None:
+async def history(name: str, limit: int, asked: Asked, as_json: bool, **filters: Any) -> None:
     """The journal; `filters` are those of `values.history_value`."""
     async with open_runtime() as runtime:
+        filters["source"] = asked.source(runtime.clock.now())
         record = await existing(runtime, name)
         value = await runtime.store.read(lambda tx: values.history_value(tx, record.id, limit, **filters))
     show_json(value) if as_json else show(views.history(value))
-
-
-def source(run: str | None, message: str | None) -> curate.Source | None:
-    """The source that the options name; None where they name none."""
-    if run is message is None:
-        return None
-    if message is not None and not (message[:1] == "m" and message[1:].isascii() and message[1:].isdigit()):
-        raise UsageError(f"{message!r} is no message; `agentos memory search` shows their ids, such as m12")
-    return curate.Source(run, int(message[1:19]) if message else None)
 
 
 @blocking
@@ -133,15 +158,15 @@ async def why(name: str, what: str, as_json: bool) -> None:
 
 
 @blocking
-async def undo(name: str, event_id: int | None, run: str | None, message: str | None, as_json: bool) -> None:
-    """Take back one memory event, or all that came from one turn or message."""
-    asked = source(run, message)
-    if asked is not None and event_id is not None:
-        raise UsageError("EVENT and --run or --message both say what to take back; leave one out")
+async def undo(name: str, event_id: int | None, asked: Asked, as_json: bool) -> None:
+    """Take back one memory event, or all that came from one source."""
+    if asked != Asked() and event_id is not None:
+        raise UsageError("EVENT and a source both say what to take back; leave one out")
     async with open_runtime() as runtime:
+        source = asked.source(runtime.clock.now())
         record = await existing(runtime, name)
         talk = HomeTalk(runtime, name, await runtime.agent_of(record.id))
-        undone = [await talk.undo(event_id)] if asked is None else await talk.undo_all(asked)
+        undone = [await talk.undo(event_id)] if source is None else await talk.undo_all(source)
     if as_json:
         show_json(undone)
         return

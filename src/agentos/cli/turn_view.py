@@ -100,7 +100,7 @@ class TurnView:
         self._end_text()
         result = event.result
         if result.stop_reason == "cancelled":
-            self.note("cancelled; what was saved stays")
+            self.note(result.error or "cancelled; what was saved stays")
         elif result.stop_reason == "llm_error":
             self._sentence(f"✗ {result.error}", "bad")
         elif result.stop_reason == "requires_approval" and result.error:

@@ -172,7 +172,8 @@ def history(values: list[Json]) -> RenderableType:
     for value in values:
         head = Text.assemble((f"{value['id']:>5}", "name"), f"  {when(value['created_at'])}  ")
         head.append(f"{value['actor']:<8} {value['action']:<15} {line(value['target'], 50)}")
-        note = " ".join(filter(None, [safe(value["note"]), value["undone"] and "(undone)"]))
+        client = value["client"] and f"from {safe(value['client'])}"
+        note = " ".join(filter(None, [safe(value["note"]), client, value["undone"] and "(undone)"]))
         head.append(f"  {note}" if note else "", style="quiet")
         shown.append(head)
         if value["changes"]:

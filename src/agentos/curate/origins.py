@@ -41,6 +41,10 @@ async def why(store: Store, agent_id: str, what: str) -> list[list[Origin]]:
 
 def source_chain(tx: Any, agent_id: str, source: Source) -> list[Origin]:
     """What a source of memory events is, back to the words that led to it: the tool call or message, and its turn's."""
+    if source.client is not None:
+        return [Origin(f"written by the client {source.client!r}", None, "")]
+    if source.imported:
+        return [Origin("it was imported", None, "")]
     message, run_id, chain = None, source.run_id, []
     if source.message_id is not None:
         message = source.message(tx, agent_id)
@@ -119,7 +123,7 @@ def _client(tx: Any, agent_id: str, target: str, after: int, tags: Sequence[str]
     """The program that wrote a memory, and what it said of where that is from."""
     events = tx.events(agent_id, target, limit=1000)
     event = next((e for e in reversed(events) if e["actor"] == "client" and e["after_id"] == after), None)
-    name = event["note"].split("; ")[-1].removeprefix("from ") if event else "unknown"
+    name = event["client"] if event else "unknown"
     provenance = "; ".join(tag.replace(":", ": ", 1) for tag in tags if tag.startswith(PROVENANCE))
     return Origin(f"written by the client {name!r}", event and event["created_at"], provenance)
 

@@ -1,8 +1,8 @@
 """Undo: the inverse of one memory event is appended, where its target is still what the event made of it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from agentos.actions.turn import Turn
@@ -13,9 +13,16 @@ from agentos.messages import Cause, Message, Passage
 from agentos.protocols import Clock, Store
 
 _UNDOABLE = (
-    "block.append", "block.replace", "block.edit", "passage.insert", "passage.supersede", "passage.delete", "undo.",
+    "block.append", "block.replace", "block.edit", "passage.insert", "passage.supersede", "passage.delete",
+    "passage.tag", "undo.",
 )  # fmt: skip
-_MOST_AT_ONCE = 1000
+_OF_TAGS = ("passage.tag", "undo.tags")
+_OF_VALIDITY = ("passage.insert", "passage.supersede", "passage.delete", "undo.passage")
+_ALL = 2**31
+_MOST_AT_ONCE = 2000
+"""Events that one transaction takes back, 2 ms each; meanwhile nobody else writes."""
+_SAID_AT_ONCE = 20
+"""Changes that the agent is told of one by one."""
 _LARGEST_ID = 2**63 - 1
 """What the database can hold as a row's id."""
 
@@ -29,7 +36,9 @@ class Undone:
     target: str
     before: str
     after: str
-    """The text before and after the undo."""
+    """The text before and after the undo; of tags, one a line."""
+    also: int | None = None
+    """The event that went with it: the other half of one passage taking another's place."""
 
 
 async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = None) -> Undone:
@@ -43,19 +52,35 @@ async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = No
 
     def work(tx: Any) -> Undone:
         tx.lock_agent(agent_id)
-        return _take_back(tx, turn, _event_to_undo(tx, agent_id, event_id), now)
+        said: list[str] = []
+        undone = _take_back(tx, turn, _event_to_undo(tx, agent_id, event_id), now, said)
+        _tell(tx, agent_id, now, said)
+        return undone
 
     return await store.write(work)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where memory events came from: a turn, a message, or one tool call of a message."""
+    """Where memory events came from: a turn, a message, one tool call of a message, a program, or an import."""
 
     run_id: str | None = None
     message_id: int | None = None
     """A message that began a turn stands for the turn."""
     call_id: str | None = None
+    client: str | None = None
+    """The name of an MCP client, as the journal has it: what it calls itself and, in brackets, its token's name."""
+    since: datetime | None = None
+    """Of a client: only from this time on."""
+    imported: bool = False
+    """What an agent file brought with it."""
+
+    def __post_init__(self) -> None:
+        kinds = (self.run_id, self.message_id, self.call_id), (self.client,), (self.imported or None,)
+        if sum(any(name is not None for name in kind) for kind in kinds) > 1:
+            raise UsageError("a turn or message, a client, and what was imported are different sources; name one")
+        if self.since is not None and self.client is None:
+            raise UsageError("a time to begin from is for what a client wrote; name the client too")
 
     def message(self, tx: Any, agent_id: str) -> Message:
         """The message it names; `NotFound` when the agent has no such message."""
@@ -66,12 +91,17 @@ class Source:
 
     def events_of(self, tx: Any, agent_id: str) -> dict[str, Any]:
         """The source as conditions of `tx.events`; `NotFound` when the agent has no such message."""
+        if self.client is not None:
+            return {"client": self.client, "since": self.since}
+        if self.imported:
+            return {"actor": "import"}
         if self.message_id is None:
             return {"run_id": self.run_id, "call_id": self.call_id}
         message = self.message(tx, agent_id)
         if message.role == "user" and message.run_id:
             return {"run_id": message.run_id, "call_id": self.call_id}
-        return {"run_id": self.run_id, "message_id": message.id, "call_id": self.call_id}
+        # its turn, too, by which the journal finds its events
+        return {"run_id": self.run_id or message.run_id, "message_id": message.id, "call_id": self.call_id}
 
 
 async def undo_all(store: Store, clock: Clock, turn: Turn, source: Source) -> list[Undone]:
@@ -83,22 +113,23 @@ async def undo_all(store: Store, clock: Clock, turn: Turn, source: Source) -> li
 
     def work(tx: Any) -> list[Undone]:
         tx.lock_agent(agent_id)
-        events = tx.events(agent_id, actions=_UNDOABLE, limit=_MOST_AT_ONCE, **source.events_of(tx, agent_id))
         done: list[Undone] = []
+        said: list[str] = []
+        gone: set[int | None] = set()
         refused: dict[str, str] = {}
-        for event in events:
-            if event["undo_of"] or event["id"] in undone_events(tx.undos(agent_id, event["id"])):
-                continue
-            if event["target"] in refused:  # the newer one stands in its way
+        for event in _standing(tx, agent_id, source):
+            if event["id"] in gone or event["target"] in refused:  # there the newer one stands in its way
                 continue
             try:
-                done.append(_take_back(tx, turn, event, now))
+                done.append(_take_back(tx, turn, event, now, said))
+                gone.add(done[-1].also)
             except UsageError as error:
                 refused[event["target"]] = str(error)
         if refused:
             raise UsageError("nothing was taken back, as not all of it can be.\n" + "\n".join(refused.values()))
         if not done:
-            raise UsageError("nothing in memory that came from there still stands")
+            raise UsageError(_nothing(tx, agent_id, source))
+        _tell(tx, agent_id, now, said)
         return done
 
     return await store.write(work)
@@ -106,14 +137,56 @@ async def undo_all(store: Store, clock: Clock, turn: Turn, source: Source) -> li
 
 def undoable(event: dict[str, Any]) -> bool:
     """Whether a journal row is of the kind that can be taken back, as long as its target stays as it is."""
-    return str(event["action"]).startswith(_UNDOABLE)
+    return str(event["action"]).startswith(_UNDOABLE) and event["after_id"] is not None
 
 
-def _take_back(tx: Any, turn: Turn, event: dict[str, Any], now: datetime) -> Undone:
+def _standing(tx: Any, agent_id: str, source: Source) -> list[dict[str, Any]]:
+    """The events of a source that can be taken back and were not, newest first."""
+    events = tx.events(agent_id, actions=_UNDOABLE, limit=_ALL, **source.events_of(tx, agent_id))
+    undone = undone_events(tx.undos(agent_id, events[-1]["id"])) if events else set()
+    found = [e for e in events if undoable(e) and not e["undo_of"] and e["id"] not in undone]
+    if len(found) > _MOST_AT_ONCE:
+        begin = (found[_MOST_AT_ONCE - 1]["created_at"] + timedelta(seconds=1)).astimezone().isoformat("T", "seconds")
+        raise UsageError(
+            f"{len(found)} events came from there, and {_MOST_AT_ONCE} are taken back at once; of a client, begin with "
+            f"the newest: those since {begin}"
+        )
+    if not source.imported:
+        return found
+    ended = _came_ended(tx, agent_id, [e["after_id"] for e in found if e["action"] == "passage.insert"])
+    return [e for e in found if e["target"] not in ended]
+
+
+def _nothing(tx: Any, agent_id: str, source: Source) -> str:
+    """Why nothing of a source can be taken back."""
+    if source.imported:
+        return (
+            "no import brought anything into archival memory that still stands; imported messages are past "
+            "conversation, which is not taken back and is no part of the context"
+        )
+    told = "nothing in memory that came from there still stands"
+    if source.client is None:
+        return told
+    known = ", ".join(map(repr, tx.clients(agent_id))) or "none"
+    return f"{told}; clients that wrote to this agent's memory: {known}"
+
+
+def _take_back(tx: Any, turn: Turn, event: dict[str, Any], now: datetime, said: list[str]) -> Undone:
+    """The undo of one event; what the agent is to be told of it is added to `said`."""
     cause = Cause(event["agent_id"], "user")
     if event["target"].startswith("b"):
         return _undo_block(tx, turn, event, cause)
-    return _undo_passage(tx, event, cause, now)
+    if event["action"] in _OF_TAGS:
+        return _undo_tags(tx, event, cause, said)
+    return _undo_passage(tx, event, cause, now, said)
+
+
+def _tell(tx: Any, agent_id: str, now: datetime, said: list[str]) -> None:
+    """One notice of all that was done to archival memory."""
+    if len(said) > _SAID_AT_ONCE:
+        said = [*said[:_SAID_AT_ONCE], f"So were {len(said) - _SAID_AT_ONCE} more changes taken back."]
+    if said:
+        tx.add_notice(notice(agent_id, now, "undo", " ".join(said)))
 
 
 def undone_events(events: Iterable[dict[str, Any]]) -> set[int]:
@@ -131,13 +204,15 @@ def _event_to_undo(tx: Any, agent_id: str, event_id: int | None) -> dict[str, An
         event: dict[str, Any] | None = tx.event(event_id)
         if event is None or event["agent_id"] != agent_id:
             raise UsageError(f"this agent has no event {event_id}; `agentos memory history` lists them")
-        if not event["action"].startswith(_UNDOABLE):
+        if event["action"] == "import":
+            raise UsageError(f"event {event_id} imported past messages, which are not taken back; memory is as it was")
+        if not undoable(event):
             raise UsageError(f"event {event_id} ({event['action']}) changed no memory that could be taken back")
         return event
     events = tx.events(agent_id, actions=_UNDOABLE, limit=1000)
     undone = undone_events(events)
     for event in events:
-        if event["id"] not in undone and not event["undo_of"]:
+        if event["id"] not in undone and not event["undo_of"] and undoable(event):
             return dict(event)
     raise UsageError("there is no memory event to undo")
 
@@ -163,7 +238,26 @@ def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Und
     return Undone(event["id"], event["action"], event["target"], block.value, text)
 
 
-def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -> Undone:
+def _undo_tags(tx: Any, event: dict[str, Any], cause: Cause, said: list[str]) -> Undone:
+    passage = next(iter(tx.passages(cause.agent_id, [int(event["target"][1:])])), None)
+    if passage is None:
+        raise UsageError(f"passage {event['target']} was erased; nothing was undone")
+    before, after = tx.tag_changes([event["after_id"]])[event["after_id"]]
+    if not _stands(event, tx.events(cause.agent_id, passage.ref, _OF_TAGS, limit=1000)):
+        raise UsageError(
+            f"the tags of passage {passage.ref} changed since event {event['id']}; undo the newer events first.\n"
+            f"Event {event['id']} made them: {_listed(after)}\nThey now are: {_listed(passage.tags)}"
+        )
+    tx.tag_passage(passage, before, cause, "undo.tags", event["id"])
+    said.append(f"The tags of passage {passage.ref} were put back by the user: {_listed(before)}.")
+    return Undone(event["id"], event["action"], event["target"], "\n".join(passage.tags), "\n".join(before))
+
+
+def _listed(tags: Collection[str]) -> str:
+    return ", ".join(tags) or "none"
+
+
+def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime, said: list[str]) -> Undone:
     """Take out what the event put in, and the other way round; both where one passage took another's place."""
     events = [event, *_other_half(tx, event)]
     passages = {p.ref: p for p in tx.passages(cause.agent_id, [int(e["target"][1:]) for e in events])}
@@ -171,13 +265,13 @@ def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -
         passage = passages.get(one["target"])
         if passage is None:
             raise UsageError(f"passage {one['target']} was erased; nothing was undone")
-        stands = _stands(one, tx.events(cause.agent_id, passage.ref, _UNDOABLE, limit=1000))
+        stands = _stands(one, tx.events(cause.agent_id, passage.ref, _OF_VALIDITY, limit=1000))
         if not stands or _added(one) != (passage.valid_to is None):  # one may come with its end from elsewhere
             raise UsageError(_changed(tx, event, passage))
         twin = None if _added(one) else tx.equal_passage(passage)
         if twin is not None:
             raise UsageError(f"passage {passage.ref} cannot come back: {twin.ref}, stored since, holds the same text")
-    out, back, said = "", "", []
+    out, back = "", ""
     for one in events:
         passage = passages[one["target"]]
         if _added(one):
@@ -188,8 +282,7 @@ def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime) -
             back = passage.text
         where = "taken out of" if _added(one) else "put back into"
         said.append(f"Passage {passage.ref} was {where} archival memory by the user.")
-    tx.add_notice(notice(cause.agent_id, now, "undo", " ".join(said)))
-    return Undone(event["id"], event["action"], event["target"], out, back)
+    return Undone(event["id"], event["action"], event["target"], out, back, next((e["id"] for e in events[1:]), None))
 
 
 def _end(
@@ -205,12 +298,19 @@ def _end(
         elif taker is None or taker.valid_to is not None:
             raise UsageError(f"passage p{superseded_by}, which is to take the place of {passage.ref}, is valid no more")
     elif root["action"] == "passage.insert":
-        others = sorted({p.ref for p in tx.superseded(cause.agent_id, passage.id)} - changed.keys())
+        found = {p.ref: p.id for p in tx.superseded(cause.agent_id, passage.id) if p.ref not in changed}
+        others = sorted(found.keys() - _came_ended(tx, cause.agent_id, found.values())) if found else []
         if others:
             raise UsageError(f"passage {passage.ref} took the place of {', '.join(others)} too; undo that first")
     tx.end_passage(
         passage.id, at, cause, "undo.passage", superseded_by=superseded_by, undo_of=event["id"], note="ended"
     )
+
+
+def _came_ended(tx: Any, agent_id: str, passage_ids: Iterable[int]) -> set[str]:
+    """Those of the passages that were over when they were stored: an agent file brings such."""
+    ended = [p for p in tx.passages(agent_id, passage_ids) if p.valid_to is not None]
+    return {p.ref for p in ended if len(tx.events(agent_id, p.ref, _OF_VALIDITY, limit=2)) == 1}
 
 
 def _added(event: dict[str, Any]) -> bool:
@@ -223,7 +323,7 @@ def _other_half(tx: Any, event: dict[str, Any]) -> list[dict[str, Any]]:
     root = _root(tx, event)
     ends = root["before_id"], root["after_id"]
     for other in {f"p{number}" for number in ends if number} - {root["target"]}:
-        for one in tx.events(event["agent_id"], other, _UNDOABLE, limit=1000):
+        for one in tx.events(event["agent_id"], other, _OF_VALIDITY, limit=1000):
             first = _root(tx, one)
             if (first["before_id"], first["after_id"]) == ends:
                 return [one]

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from agentos.errors import NotFound, ToolError, UsageError
 from agentos.mcp_server.tools import TOOLS, Caller, Tool
 from agentos.memory import core
+from agentos.messages import Passage
 from agentos.runtime import Runtime
 from agentos.state import AgentRecord
 from agentos.tokens import Grant
@@ -20,7 +21,8 @@ _AGENTS_A_PAGE = 50
 class SharedMemory:
     """Everything is refused as if it did not exist where the grant does not reach it.
 
-    `ask` has a turn run: (agent's id, text, client's name) -> its result.
+    `ask` has a turn run: (agent's id, text, client's name) -> its result, None where a turn before it waits for
+    approval.
     """
 
     def __init__(self, runtime: Runtime, ask: Callable[[str, str, str], Awaitable[Any]]) -> None:
@@ -84,11 +86,15 @@ class SharedMemory:
             if kind == "core":
                 return core.find_block(tx.blocks(record.id), name).value
             number = int(name[1:]) if name[1:].isascii() and name[1:].isdigit() and len(name) < 17 else 0
-            rows = tx.passages(record.id, [number]) if name[:1] == "p" else tx.messages(record.id, [number])
-            if name[:1] not in ("p", "m") or not rows:
+            found: list[str] = []
+            if name[:1] == "m":
+                found = [message.content for message in tx.messages(record.id, [number])]
+            elif name[:1] == "p":
+                shown = (p for p in tx.passages(record.id, [number]) if p.valid_to is None or p.superseded_by)
+                found = [_told(passage) for passage in shown]  # what was forgotten is not there
+            if not found:
                 raise NotFound(f"there is no memory {name[:80]!r}; ids look like p12 or m12, as recall shows them")
-            text: str = rows[0].text if name[:1] == "p" else rows[0].content
-            return text
+            return found[0]
 
         return await self._runtime.store.read(work)
 
@@ -121,6 +127,14 @@ def _reached(tx: Any, grant: Grant) -> list[AgentRecord]:
         return list(tx.agents())
     found = [tx.agent(agent_id) for agent_id in grant.agents]
     return sorted((a for a in found if a is not None), key=lambda a: a.name)
+
+
+def _told(passage: Passage) -> str:
+    """A passage's text; where it holds no more, a line above says so."""
+    if passage.valid_to is None:
+        return passage.text
+    begin, end = (when.astimezone().date().isoformat() for when in (passage.created_at, passage.valid_to))
+    return f"[superseded by p{passage.superseded_by}; it was valid from {begin} to {end}]\n{passage.text}"
 
 
 def _resource(agent: AgentRecord, block: Any) -> Json:

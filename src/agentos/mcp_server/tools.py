@@ -238,6 +238,11 @@ class Ask(Tool):
             result = await caller.send(caller.agent.id, self.message, caller.client)
         except PendingApproval:  # the owner's to decide; a client's message does not refuse what waits
             raise ToolError("the agent waits for its owner's approval of a call; ask again later") from None
+        if result is None:
+            raise ToolError(
+                "the agent waits for its owner's approval of an earlier call; the message is saved and will be "
+                "answered after it: do not send it again, ask for the answer later"
+            )
         if result.stop_reason == "llm_error":
             raise ProviderError(f"the agent's model failed: {result.error}; ask again later")
         waits = {"waits_for_approval": [call["name"] for call in result.approvals]} if result.approvals else {}

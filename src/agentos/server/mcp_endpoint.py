@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MOST_SESSIONS = 1000
 IDLE_SECONDS = 1800.0
 """After this long without a request a session is closed; its client begins a new one."""
+_LOOK_SECONDS = 1.0
+"""How often to look whether an earlier turn waits for approval, and so all behind it."""
 _LARGEST_BODY = 2**40
 """The server bounds bodies already."""
 
@@ -77,10 +79,11 @@ class McpEndpoint:
             began.set()
             await self._closing.wait()
 
-    async def _ask(self, agent_id: str, text: str, client: str) -> TurnResult:
+    async def _ask(self, agent_id: str, text: str, client: str) -> TurnResult | None:
         item = await self._dispatcher.accept(agent_id, [Input(text, origin="client", name=client)], refuses=False)
-        result = await self._dispatcher.result(item)
-        assert result is not None, "without a time-out there is a result"
+        while (result := await self._dispatcher.result(item, _LOOK_SECONDS)) is None:
+            if await self._runtime.store.read(lambda tx: tx.awaits_approval(agent_id)):
+                return await self._dispatcher.result(item, 0.0)  # it may be this turn itself that waits
         return result
 
 

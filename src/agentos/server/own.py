@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from agentos import curate, values
 from agentos.errors import AgentBusy, NotFound, UsageError
-from agentos.events import Event, Saved, TurnEnded
+from agentos.events import Event, Saved, TurnEnded, TurnResult
+from agentos.messages import Usage
 from agentos.protocols import SearchQuery
 from agentos.server.replies import answer, event_stream, sse
 from agentos.server.service import Service, Serving
@@ -110,31 +111,41 @@ async def search(
     return answer([values.hit_value(hit) for hit in await serving.runtime.search(record.id, asked)])
 
 
-class HistoryQuery(BaseModel):
+class OfSource(BaseModel):
+    """A source of memory events: a turn, a message or one call of it, an MCP client, or what was imported."""
+
+    run_id: str | None = None
+    message: Annotated[str, Field(pattern=r"^m\d{1,18}$")] | None = None
+    call_id: str | None = None
+    client: str | None = None
+    """Its name as the journal has it."""
+    since: AwareDatetime | None = None
+    """Only what the client wrote from this time on."""
+    imported: bool = False
+
+    @property
+    def source(self) -> curate.Source | None:
+        """The source that is named; None where none is."""
+        message = int(self.message[1:]) if self.message else None
+        named = curate.Source(self.run_id, message, self.call_id, self.client, self.since, self.imported)
+        return None if named == curate.Source() else named
+
+
+class HistoryQuery(OfSource):
     """Which events of the journal."""
 
     label: str | None = None
     """A block's label, or an id such as `p3`."""
     actor: Literal[values.ACTORS] | None = None  # type: ignore[valid-type]  # the names are in one place
     kind: Literal[tuple(values.KINDS)] | None = None  # type: ignore[valid-type]
-    run_id: str | None = None
-    message: Annotated[str, Field(pattern=r"^m\d{1,18}$")] | None = None
-    call_id: str | None = None
     before: int | None = Field(None, ge=1)
     """Only events older than this one: the last of the page before."""
 
     @property
     def filters(self) -> Json:
         """The same as `values.history_value` takes it."""
-        source = read_source(self.run_id, self.message, self.call_id)
-        return {"target": self.label, "actor": self.actor, "kind": self.kind, "source": source, "before": self.before}
-
-
-def read_source(run_id: str | None, message: str | None, call_id: str | None) -> curate.Source | None:
-    """The source that a request names; None where it names none."""
-    if run_id is message is call_id is None:
-        return None
-    return curate.Source(run_id, int(message[1:]) if message else None, call_id)
+        target = {"target": self.label, "actor": self.actor, "kind": self.kind}
+        return {**target, "source": self.source, "before": self.before}
 
 
 @router.get("/agents/{agent}/history")
@@ -153,9 +164,9 @@ async def history(
 @router.get("/agents/{agent}/history/source")
 async def history_source(agent: str, serving: Serving, query: Annotated[HistoryQuery, Query()]) -> Response:
     """What the source in the query is, back to the words that led to it: a chain, as `why` has them."""
-    record, source = await agent_record(serving, agent), query.filters["source"]
+    record, source = await agent_record(serving, agent), query.source
     if source is None:
-        raise UsageError("name a source: run_id or message, and of a message call_id")
+        raise UsageError("name a source: run_id or message, and of a message call_id; or client; or imported")
     found = await serving.store.read(lambda tx: curate.source_chain(tx, record.id, source))
     return answer(values.chain_value(found))
 
@@ -167,20 +178,17 @@ async def why(agent: str, serving: Serving, what: Annotated[str, Query(min_lengt
     return answer([values.chain_value(chain) for chain in await curate.why(serving.store, record.id, what)])
 
 
-class Undo(BaseModel):
+class Undo(OfSource):
     """Which event to take back, or all that came from which source; none named: the last event."""
 
     event_id: int | None = Field(None, ge=1)
-    run_id: str | None = None
-    message: str | None = Field(None, pattern=r"^m\d{1,18}$")
-    call_id: str | None = None
 
 
 @router.post("/agents/{agent}/undo")
 async def undo(agent: str, serving: Serving, body: Undo | None = None) -> Response:
     """Take back one memory event; of a source all its events, or none where one cannot be: {"undone": [...]}."""
     told, asked = await talk(serving, agent), body or Undo()
-    source = read_source(asked.run_id, asked.message, asked.call_id)
+    source = asked.source
     if source is None:
         return answer(await told.undo(asked.event_id))
     if asked.event_id is not None:
@@ -261,17 +269,25 @@ async def _turn(
             # not for long: the turn may have ended before anybody listened, as one that is sent again has
             event = await _next(queue, service.dispatcher.patience(item.agent_id, _LOOK_SECONDS))
             if event is None or isinstance(event, Saved):
-                result = await service.dispatcher.result(item, 0.0)
+                result = await _result(service, item)
                 if result is not None:  # run by another process, or long ago
                     event = TurnEnded(result, item.id or None, run_id=result.run_id)
             elif isinstance(event, TurnEnded) and event.run_id == item.run_id and event.result.approvals:
-                result = await service.dispatcher.result(item, 0.0)
+                result = await _result(service, item)
                 if result is None:  # another process told of the stop only after the decision
                     continue
                 event = replace(event, result=result)
             yield event
             if isinstance(event, TurnEnded) and event.run_id == item.run_id:
                 return
+
+
+async def _result(service: Service, item: InboxItem) -> TurnResult | None:
+    """How the input's turn ended, if it has; also by the deletion of its agent, with which its run is gone."""
+    try:
+        return await service.dispatcher.result(item, 0.0)
+    except NotFound as error:
+        return TurnResult("", "", item.run_id, "cancelled", 0, 0, Usage(), error=str(error))
 
 
 async def _next(queue: asyncio.Queue[Event], seconds: float) -> Event | None:

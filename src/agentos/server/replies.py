@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from agentos.errors import (
     AgentBusy,
@@ -32,6 +33,7 @@ _STATUS: dict[type[AgentOSError], int] = {
     NotFound: 404, Conflict: 409, Overloaded: 429, UsageError: 400, ToolError: 400, ConfigError: 400,
     AgentBusy: 409, Stopping: 503, StoreError: 503,
 }  # fmt: skip
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RETRY_AFTER_SECONDS = 5
 """After how long a server that stops, or a database that was away, may be there again."""
 
@@ -163,4 +165,11 @@ def add_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         response = refusal(request, error.status_code, error.detail)
         response.headers.update(error.headers or {})
+        if error.status_code == 405:  # the framework names the methods of one route of several
+            response.headers["Allow"] = ", ".join(m for m in _METHODS if _leads_somewhere(request, m))
         return response
+
+
+def _leads_somewhere(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)

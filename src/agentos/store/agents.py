@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -363,7 +363,7 @@ class AgentRows(Rows):
 
     def _add_version(self, block_id: int, value: str, cause: Cause, restores: int | None = None) -> int:
         return self.insert(
-            BlockVersionRow, block_id=block_id, value=value, created_at=datetime.now(UTC), origin=cause.actor,
+            BlockVersionRow, block_id=block_id, value=value, created_at=self.clock.now(), origin=cause.actor,
             agent_id=cause.agent_id, run_id=cause.run_id, message_id=cause.message_id, call_id=cause.call_id,
             about=self.speaker(cause), restores=restores,
         )  # fmt: skip
@@ -463,12 +463,12 @@ class AgentRows(Rows):
         text: str | None = None,
         undo_of: int | None = None,
     ) -> int:
-        """Append an event; of `text` only a salted hash is kept. The note of a client's ends with its name."""
-        note = "; ".join(filter(None, (note, cause.client and f"from {cause.client}")))
+        """Append an event; of `text` only a salted hash is kept."""
         return self.insert(
-            JournalRow, agent_id=cause.agent_id, created_at=datetime.now(UTC), actor=cause.actor, action=action,
+            JournalRow, agent_id=cause.agent_id, created_at=self.clock.now(), actor=cause.actor, action=action,
             target=target, note=note, run_id=cause.run_id, message_id=cause.message_id, call_id=cause.call_id,
             before_id=before, after_id=after, hash=None if text is None else self._hash(text), undo_of=undo_of,
+            client=cause.client or None,
         )  # fmt: skip
 
     def events(
@@ -479,21 +479,30 @@ class AgentRows(Rows):
         limit: int = 100,
         *,
         before: int | None = None,
+        since: datetime | None = None,
         **equal: str | int | None,
     ) -> list[dict[str, Any]]:
         """Journal rows of an agent, newest first: those older than `before`, whose action begins with one of `actions`.
 
-        `equal`: `actor`, `run_id`, `message_id`, `call_id`; None is no condition.
+        `since`: only from this time on. `equal`: `actor`, `client`, `run_id`, `message_id`, `call_id`; None is no
+        condition.
         """
         query = sa.select(_journal).where(_journal.c.agent_id == agent_id).order_by(_journal.c.id.desc()).limit(limit)
         query = query.where(*(_journal.c[name] == value for name, value in equal.items() if value is not None))
         if before is not None:
             query = query.where(_journal.c.id < before)
+        if since is not None:
+            query = query.where(_journal.c.created_at >= since)
         if target:
             query = query.where(_journal.c.target == target)
         if actions:
             query = query.where(sa.or_(*(_journal.c.action.startswith(a) for a in actions)))
         return [dict(row) for row in self.all(query)]
+
+    def clients(self, agent_id: str) -> list[str]:
+        """The names of the MCP clients that wrote to an agent's memory."""
+        query = sa.select(_journal.c.client).where(_journal.c.agent_id == agent_id, _journal.c.client.is_not(None))
+        return list(self.connection.execute(query.distinct().order_by(_journal.c.client)).scalars())
 
     def undos(self, agent_id: str, since: int) -> list[dict[str, Any]]:
         """(`id`, `undo_of`) of every undo of an agent behind the event `since`, newest first."""

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from agentos.clock import SystemClock
 from agentos.errors import ConfigError, StoreError
+from agentos.protocols import Clock
 from agentos.store.dialect import dialect_of
 from agentos.store.rows import Overtaken
 from agentos.store.tx import SqlTx
@@ -40,8 +42,10 @@ def sqlite_url(path: Path) -> str:
 class Database:
     """A session database at `url` that has been migrated (`agentos.store.migrations`)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
+        self.clock = clock or SystemClock()
+        """When a version of a block or an event of the journal was written; a `Runtime` puts its own here."""
         self.dialect = dialect_of(url)
         self.in_memory = url in IN_MEMORY
         self.engine = make_engine(url, in_memory=self.in_memory)
@@ -99,7 +103,7 @@ class Database:
                 self._connections.append(connection)
             _begin(connection, begin)
             try:
-                value = work(self.dialect.tx(connection))
+                value = work(self.dialect.tx(connection, self.clock))
                 connection.exec_driver_sql(end)
                 return value
             except BaseException:
@@ -141,7 +145,7 @@ class Database:
         One that meets another process ends the commit before itself, so that it waits without a lock of ours.
         """
         _begin(connection, self.dialect.begin_write)
-        execute, tx, done = connection.exec_driver_sql, self.dialect.tx(connection), 0
+        execute, tx, done = connection.exec_driver_sql, self.dialect.tx(connection, self.clock), 0
         try:
             for job in group:
                 execute("SAVEPOINT job")

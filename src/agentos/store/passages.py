@@ -1,7 +1,7 @@
 """Archival passages, their vectors, and the outbox of the vector index."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,9 +12,9 @@ from agentos.errors import Conflict, NotFound
 from agentos.messages import Cause, Passage
 from agentos.store.agents import AgentRows
 from agentos.store.rows import listed, shown, table
-from agentos.store.tables import OutboxRow, PassageRow
+from agentos.store.tables import OutboxRow, PassageRow, PassageTagsRow
 
-_passage, _outbox = table(PassageRow), table(OutboxRow)
+_passage, _outbox, _tags = table(PassageRow), table(OutboxRow), table(PassageTagsRow)
 _FIELDS = [f for f in Passage.__dataclass_fields__ if f not in ("id", "embedding")]
 _by_id = _passage.c.agent_id + ""
 """The agent as a mere filter on rows that are looked up by id: SQLite would rather walk all rows of the agent."""
@@ -87,9 +87,21 @@ class PassageRows(AgentRows):
     def _unite_tags(self, passage: Passage, tags: tuple[str, ...], cause: Cause) -> Passage:
         united = tuple(dict.fromkeys((*passage.tags, *tags)))
         if united != passage.tags:
-            self.update(PassageRow, passage.id, tags=list(united))
-            self.journal(cause, "passage.tag", passage.ref)
+            self.tag_passage(passage, united, cause, "passage.tag")
         return replace(passage, tags=united)
+
+    def tag_passage(
+        self, passage: Passage, tags: Sequence[str], cause: Cause, action: str, undo_of: int | None = None
+    ) -> None:
+        """Give a passage these tags in place of those it has; the journal names both."""
+        self.update(PassageRow, passage.id, tags=list(tags))
+        change = self.insert(PassageTagsRow, agent_id=passage.agent_id, before=list(passage.tags), after=list(tags))
+        self.journal(cause, action, passage.ref, after=change, undo_of=undo_of)
+
+    def tag_changes(self, change_ids: Collection[int]) -> dict[int, tuple[list[str], list[str]]]:
+        """Tags (before, after) each of these changes of them, by its id."""
+        rows = self.all(sa.select(_tags).where(_tags.c.id.in_(change_ids))) if change_ids else []
+        return {row["id"]: (row["before"], row["after"]) for row in rows}
 
     def _link(self, passage_id: int, taker: int) -> None:
         first = sa.update(_passage).where(_passage.c.id == taker, _passage.c.replaces.is_(None))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from agentos.errors import NotFound
+from agentos.protocols import Clock
 from agentos.store.tables import AgentRow, UtcTime
 
 
@@ -56,8 +57,8 @@ class Overtaken(Exception):
 class Rows:
     """A part of `SqlTx`; all parts share one connection inside one transaction."""
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self.connection = connection
+    def __init__(self, connection: sa.Connection, clock: Clock) -> None:
+        self.connection, self.clock = connection, clock
         self.bumps: dict[Any, int] = {}
         """How often this transaction raised each agent's version."""
 

@@ -341,7 +341,13 @@ class JournalRow(SQLModel, table=True):
     """Who changed what in memory, when, in which turn, from which message. Ids and hashes only, never text."""
 
     __tablename__ = "journal"
-    __table_args__ = (Index("ix_journal_target", "agent_id", "target"),)
+    __table_args__ = (
+        Index("ix_journal_agent", "agent_id", "id"),
+        Index("ix_journal_target", "agent_id", "target"),
+        Index("ix_journal_run", "agent_id", "run_id", "id"),
+        Index("ix_journal_client", "agent_id", "client", "id", **_where("client IS NOT NULL")),
+        Index("ix_journal_undo", "agent_id", "id", **_where("undo_of IS NOT NULL")),
+    )
     id: int | None = Field(default=None, primary_key=True)
     agent_id: str
     created_at: datetime = _time()
@@ -356,6 +362,19 @@ class JournalRow(SQLModel, table=True):
     after_id: int | None = None
     hash: str | None = None
     undo_of: int | None = None
+    client: str | None = None
+    """The name of the program, where the actor is `client`."""
+
+
+class PassageTagsRow(SQLModel, table=True):
+    """A passage's tags before and after a change of them, which the journal names by this id."""
+
+    __tablename__ = "passage_tags"
+    __table_args__ = (_NEVER_REUSED,)
+    id: int | None = Field(default=None, primary_key=True)
+    agent_id: str = Field(index=True)
+    before: list[str] = _json()
+    after: list[str] = _json()
 
 
 class WindowRow(SQLModel, table=True):

@@ -10,7 +10,7 @@ from agentos.values.plain import Json, local
 KINDS: dict[str, tuple[str, ...]] = {
     "memory": ("block.", "passage.", "undo.", "import", "page_out"),
     "block": ("block.", "undo.block"),
-    "passage": ("passage.", "undo.passage"),
+    "passage": ("passage.", "undo.passage", "undo.tags"),
     "undo": ("undo.",),
     "import": ("import",),
     "page_out": ("page_out",),
@@ -37,9 +37,9 @@ def history_value(
     """
     labels = {f"b{b.id}": b.label for b in tx.blocks(agent_id)}
     target = next((ref for ref, known in labels.items() if known == target), target)
-    equal = source.events_of(tx, agent_id) if source else {}
+    equal = {"actor": actor, **(source.events_of(tx, agent_id) if source else {})}
     actions = KINDS[kind] if kind else ()
-    events = tx.events(agent_id, target, actions, limit, before=before, actor=actor, **equal)
+    events = tx.events(agent_id, target, actions, limit, before=before, **equal)
     if not events:
         return []
     return _event_values(tx, agent_id, events, labels, undone_events(tx.undos(agent_id, events[-1]["id"])))
@@ -74,8 +74,8 @@ def _event_value(event: Json, labels: dict[str, str], undone: set[int], tool: st
     target = "" if event["target"] == event["agent_id"] else event["target"]
     return {
         "id": event["id"], "created_at": local(event["created_at"]), "actor": event["actor"],
-        "action": event["action"], "target": labels.get(target, target), "target_id": target or None,
-        "note": event["note"], "run_id": event["run_id"],
+        "client": event["client"], "action": event["action"], "target": labels.get(target, target),
+        "target_id": target or None, "note": event["note"], "run_id": event["run_id"],
         "message": f"m{event['message_id']}" if event["message_id"] else None, "call_id": event["call_id"],
         "tool": tool, "undo_of": event["undo_of"], "undone": event["id"] in undone,
         "undoable": undoable(event) and event["id"] not in undone, "changes": changes,
@@ -85,10 +85,12 @@ def _event_value(event: Json, labels: dict[str, str], undone: set[int], tool: st
 def _changes(tx: Any, agent_id: str, events: list[Json]) -> dict[int, str]:
     """`- old` and `+ new` lines of the memory events among `events`, by their ids."""
     blocks = [e for e in events if e["target"][:1] == "b" and e["after_id"]]
-    passages = [e for e in events if e["target"][:1] == "p" and e["after_id"]]
+    tagged = [e for e in events if e["action"] in ("passage.tag", "undo.tags") and e["after_id"]]
+    passages = [e for e in events if e["target"][:1] == "p" and e["after_id"] and e not in tagged]
     versions = tx.versions({*_ids(blocks, "before_id"), *_ids(blocks, "after_id")})
     texts = {p.ref: p.text for p in tx.passages(agent_id, [int(e["target"][1:]) for e in passages])}
-    found = {}
+    tags = tx.tag_changes(_ids(tagged, "after_id"))
+    found = {e["id"]: core.changed_lines(*map("\n".join, tags[e["after_id"]])) for e in tagged}
     for event in blocks:
         before, after = (versions.get(event[end], {"value": ""})["value"] for end in ("before_id", "after_id"))
         found[event["id"]] = core.changed_lines(before, after)

@@ -11,6 +11,10 @@ app = typer.Typer(help="Look into and correct what an agent knows.", no_args_is_
 
 OfRun = Annotated[str | None, typer.Option(metavar="ID", help="What came of this turn.", show_default=False)]
 OfMessage = Annotated[str | None, typer.Option(metavar="mN", help="What came of this message.", show_default=False)]
+OfClient = Annotated[str | None, typer.Option(metavar="NAME", help="What this MCP client wrote.", show_default=False)]
+Since = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Of a client: from this ISO date or time on.", show_default=False)
+]
 
 
 class Actor(StrEnum):
@@ -173,13 +177,15 @@ def memory_history(
     kind: Annotated[Kind | None, typer.Option(help="Only events of this kind.", show_default=False)] = None,
     run: OfRun = None,
     message: OfMessage = None,
+    client: OfClient = None,
+    since: Since = None,
     json: Json = False,
 ) -> None:
     """Who changed what, when and from which message; newest first."""
     from agentos.cli import memory
 
     filters = {"actor": actor and actor.value, "kind": kind and kind.value, "before": before}
-    memory.history(agent, limit, json, target=block, source=memory.source(run, message), **filters)
+    memory.history(agent, limit, memory.Asked(run, message, client, since), json, target=block, **filters)
 
 
 @app.command("undo")
@@ -190,12 +196,15 @@ def memory_undo(
     ] = None,
     run: OfRun = None,
     message: OfMessage = None,
+    client: OfClient = None,
+    since: Since = None,
+    imported: Annotated[bool, typer.Option("--imported", help="What an agent file brought with it.")] = False,
     json: Json = False,
 ) -> None:
-    """Take back the last memory event, the one named, or all that came of a turn or message."""
+    """Take back the last memory event, the one named, or all that came of one source."""
     from agentos.cli import memory
 
-    memory.undo(agent, event, run, message, json)
+    memory.undo(agent, event, memory.Asked(run, message, client, since, imported), json)
 
 
 @app.command("why")

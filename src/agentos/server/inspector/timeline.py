@@ -3,12 +3,12 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from agentos import curate, values
 from agentos.server.inspector.render import agent_path, page, see
 from agentos.server.inspector.sessions import local_path
-from agentos.server.own import HistoryQuery, agent_record, read_source, talk
+from agentos.server.own import HistoryQuery, OfSource, agent_record, talk
 from agentos.server.service import Serving
 
 pages = APIRouter(prefix="/agents/{name}", include_in_schema=False)
@@ -45,7 +45,10 @@ async def timeline(request: Request, name: str, serving: Serving, query: Annotat
         }
 
     shown = {"label": query.label, "actor": query.actor, "kind": query.kind}
-    source = {"run_id": query.run_id, "message": query.message, "call_id": query.call_id}
+    source = {
+        "run_id": query.run_id, "message": query.message, "call_id": query.call_id, "client": query.client,
+        "since": query.since and query.since.isoformat(), "imported": query.imported or None,
+    }  # fmt: skip
     here = agent_path(record.name, "timeline", **shown, **source, before=query.before)
     return page(
         request, "timeline.html", agent=record.name, view="timeline", shown=shown, source=source,
@@ -54,21 +57,20 @@ async def timeline(request: Request, name: str, serving: Serving, query: Annotat
     )  # fmt: skip
 
 
+class UndoForm(OfSource):
+    """Which event to take back, or all of which source."""
+
+    event: int | None = Field(None, ge=1)
+    back: str = ""
+    """The page to go back to."""
+
+
 @pages.post("/timeline/undo")
-async def undo(
-    name: str,
-    serving: Serving,
-    event: Annotated[int | None, Form(ge=1)] = None,
-    run_id: Annotated[str | None, Form()] = None,
-    message: Annotated[str | None, Form(pattern=r"^m\d{1,18}$")] = None,
-    call_id: Annotated[str | None, Form()] = None,
-    back: Annotated[str, Form()] = "",
-) -> Response:
+async def undo(name: str, serving: Serving, asked: Annotated[UndoForm, Form()]) -> Response:
     """Take back one event, or all that came from one source; then back to where the person was."""
-    told = await talk(serving, name)
-    source = read_source(run_id, message, call_id)
-    done = len(await told.undo_all(source)) if source else bool(await told.undo(event))
-    path = local_path(back) if back else agent_path(name, "timeline")
+    told, source = await talk(serving, name), asked.source
+    done = len(await told.undo_all(source)) if source else bool(await told.undo(asked.event))
+    path = local_path(asked.back) if asked.back else agent_path(name, "timeline")
     return see(f"{path}{'&' if '?' in path else '?'}done={int(done)}")
 
 

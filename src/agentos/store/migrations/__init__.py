@@ -10,7 +10,7 @@ from agentos.errors import StoreError
 from agentos.store.database import make_engine, store_error
 from agentos.store.dialect import Dialect, dialect_of
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration in `versions/`."""
 _OURS = {"agent_block", "block_version", "summary_entry", "model_window"}
 """Tables by any of which a database is known as ours, also when others were lost."""
