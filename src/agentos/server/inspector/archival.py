@@ -10,7 +10,7 @@ from agentos.errors import AgentOSError, NotFound, UsageError
 from agentos.messages import Passage
 from agentos.protocols import SearchQuery
 from agentos.server.inspector.forms import FormQuery
-from agentos.server.inspector.render import agent_path, page, see
+from agentos.server.inspector.render import agent_path, page, see, text_part
 from agentos.server.letta.searching import moment
 from agentos.server.own import Json, agent_record
 from agentos.server.replies import answer
@@ -20,8 +20,6 @@ from agentos.state import AgentRecord
 pages = APIRouter(prefix="/agents/{name}/archival", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/passages", tags=["agentos"])
 _PAGE = 15
-_SHOWN_CHARS = 20_000
-"""Of one long passage, on a page."""
 Text = Annotated[str | None, Field(max_length=200)]
 
 
@@ -131,7 +129,7 @@ async def passage_page(
     """One passage; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
     found = await _shown(serving, record, passage)
-    part = {"at": at, "chars": _SHOWN_CHARS, "length": len(found["text"])}
+    part = text_part(found["text"], at)
     return page(
         request, "passage.html", agent=record.name, view="archival", p=found, part=part, edit=edit, refused=None
     )

@@ -10,7 +10,7 @@ from agentos.errors import AgentOSError, NotFound
 from agentos.messages import Message
 from agentos.protocols import SearchQuery
 from agentos.server.inspector.forms import FormQuery
-from agentos.server.inspector.render import page
+from agentos.server.inspector.render import page, text_part
 from agentos.server.letta.searching import moment
 from agentos.server.own import Json, agent_record
 from agentos.server.replies import answer
@@ -20,8 +20,6 @@ from agentos.state import AgentRecord
 pages = APIRouter(prefix="/agents/{name}/recall", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/messages", tags=["agentos"])
 _PAGE, _AROUND = 15, 4
-_SHOWN_CHARS = 20_000
-"""Of one long message, on a page."""
 Text = Annotated[str | None, Field(max_length=200)]
 
 
@@ -80,8 +78,7 @@ async def message_page(
     """One message; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
     found = await _shown(serving, record, message)
-    length = len(found["message"]["text"])
-    part = {"at": at, "chars": _SHOWN_CHARS, "length": length}
+    part = text_part(found["message"]["text"], at)
     return page(request, "message.html", agent=record.name, view="recall", part=part, **found)
 
 
