@@ -198,6 +198,74 @@ def test_by_keyboard_alone(live: Served, window: Window) -> None:
     assert block_of(live, agent).value == "by keys"
 
 
+def focused(page: Any) -> str:
+    return str(page.evaluate("document.activeElement.closest('[id]').id + ' ' + document.activeElement.tagName"))
+
+
+def test_an_undo_by_keyboard_alone(live: Served, window: Window) -> None:
+    agent = told(live, "undo keys", "note one", "note two")
+    page = window()
+    page.goto("/agents/undo%20keys/timeline")
+    page.get_by_label("Block or passage").focus()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText").startswith("Undo"):
+            break
+    page.keyboard.press("Enter")
+    page.locator("#timeline [role=status]:focus").wait_for()
+    assert block_of(live, agent).value == "one"
+    page.keyboard.press("Tab")
+    assert focused(page).startswith("event-"), "Tab goes on from there"
+    refused = page.locator(".event").filter(has_text="+two").filter(has_text="undone")
+    refused.get_by_role("link", name="its turn").click()
+    page.wait_for_url("**run_id=*")
+    page.goto("/agents/undo%20keys/timeline")
+    write(live, agent, "by hand")
+    page.locator(".event").first.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    page.locator("#refusal[role=alert]").wait_for()
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON", "a refusal leaves the focus where it was"
+
+
+def test_focus_is_kept_by_every_change(live: Served, window: Window) -> None:
+    agent = told(live, "focus", "note one", "store a fact")
+    page = window()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto("/agents/focus/core")
+    human = card(page, live, agent)
+    for name in ("Lock human", "Unlock human"):
+        human.get_by_role("button", name=name).press("Enter")
+        human.get_by_text("Changed.").wait_for()
+        page.locator(":focus", has_text="Edit").wait_for()
+    page.goto("/agents/focus/archival")
+    page.get_by_role("link", name="Correct").press("Enter")
+    page.locator("textarea:focus").fill("another fact")
+    page.get_by_role("button", name="Store in its place").press("Enter")
+    page.locator("[role=status]:focus", has_text="Stored as").wait_for()
+    page.get_by_role("button", name="Delete").press("Enter")
+    page.locator("[role=status]:focus", has_text="was deleted").wait_for()
+
+
+def test_a_double_click_is_one_click(live: Served, window: Window) -> None:
+    agent = told(live, "double", "note one", "note two", "note three")
+    page = window()
+    asked: list[str] = []
+    page.on("request", lambda request: request.method == "POST" and asked.append(request.url))
+    page.goto("/agents/double/timeline")
+    page.locator(".event").first.get_by_role("button").dblclick()
+    page.get_by_role("status").filter(has_text="1 event was taken back").wait_for()
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#refusal").count() == 0
+    assert len(asked) == 1
+    page.goto("/agents/double/core")
+    page.evaluate("document.querySelector('[hx-post$=lock] button').click()")
+    page.evaluate("for (let n = 0; n < 3; n++) document.querySelectorAll('[hx-post$=lock] button')[1].click()")
+    page.get_by_role("status").filter(has_text="Changed").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    assert len(asked) == 3, "nor are clicks while the first is answered"
+    assert block_of(live, agent).value == "one\ntwo"
+
+
 def test_shared_blocks_name_who_has_them(live: Served, window: Window) -> None:
     one, other = told(live, "owner", "note ours"), live.create("other one", blocks=[])
 

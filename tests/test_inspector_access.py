@@ -159,15 +159,61 @@ def test_nobody_is_led_elsewhere() -> None:
         assert local_path(path) == "/", path
 
 
-def test_each_token_has_its_own_sessions() -> None:
-    one, other = Sessions("token-one", lambda: 1000.0), Sessions("token-two", lambda: 1000.0)
+def test_each_token_has_its_own_sessions(live: Served) -> None:
+    store = live.service.store
+    one, other = Sessions("token-one", store, lambda: 1000.0), Sessions("token-two", store, lambda: 1000.0)
     cookie = one.set_cookie(one.begin(), secure=False).partition(";")[0]
-    session = one.read(cookie)
+    session = live.run(one.read(cookie))
     assert session is not None
     assert one.cookie != other.cookie
-    assert other.read(cookie.replace(one.cookie, other.cookie)) is None
-    changed = cookie.replace(str(session.expires), str(session.expires + 9))
-    assert one.read(changed) is None
+    assert live.run(other.read(cookie.replace(one.cookie, other.cookie))) is None
+    for moment in (session.began, session.expires):
+        assert live.run(one.read(cookie.replace(str(moment), str(moment + 9)))) is None
+
+
+def test_signing_out_ends_the_session_itself(live: Served, visitor: httpx.Client) -> None:
+    enter(visitor)
+    copied = {"cookie": f"{live.service.sessions.cookie}={visitor.cookies[live.service.sessions.cookie]}"}
+    with closing(httpx.Client(base_url=live.url, headers=HTML | copied, trust_env=False)) as thief:
+        assert thief.get("/").status_code == 200
+        assert visitor.post("/sign-out", headers={"x-csrf-token": csrf(visitor)}).status_code == 204
+        assert thief.get("/").headers["location"].startswith("/sign-in")
+        assert thief.get("/agentos/v1/agents", headers={"accept": "*/*"}).status_code == 401
+    started_again = Sessions(TOKEN, live.service.store, live.service.runtime.clock.now().timestamp)
+    assert live.run(started_again.read(copied["cookie"])) is None
+    live.service.runtime.clock.advance(timedelta(days=8))  # type: ignore[attr-defined]
+    enter(visitor)
+    visitor.post("/sign-out", headers={"x-csrf-token": csrf(visitor)})
+    assert len(live.read(lambda tx: tx.homes("session-ended:"))) == 1, "only while a cookie could still be good"
+
+
+def test_use_keeps_no_session_beyond_a_week(live: Served, visitor: httpx.Client) -> None:
+    clock: Any = live.service.runtime.clock
+    enter(visitor)
+    for _ in range(15):
+        clock.advance(timedelta(hours=11))
+        assert visitor.get("/").status_code == 200
+    clock.advance(timedelta(hours=3, seconds=1))
+    assert visitor.get("/").status_code == 303
+
+
+def test_open_streams_end_with_their_session(live: Served, visitor: httpx.Client) -> None:
+    live.service.keep_alive_seconds = 0.05
+    try:
+        for end in ("sign-out", "expiry"):
+            enter(visitor)
+            with visitor.stream("GET", "/agentos/v1/agents/ada/events") as events:
+                parts = events.iter_text()
+                assert "begin" in next(parts)
+                assert "still there" in next(parts)
+                if end == "expiry":
+                    live.service.runtime.clock.advance(timedelta(hours=13))  # type: ignore[attr-defined]
+                else:
+                    visitor.post("/sign-out", headers={"x-csrf-token": csrf(visitor)})
+                assert set("".join(parts).split("\n\n")) <= {": still there", ""}
+            assert visitor.get("/agentos/v1/agents/ada/events").status_code == 401
+    finally:
+        live.service.keep_alive_seconds = 20.0
 
 
 def test_every_answer_carries_the_policy(live: Served, visitor: httpx.Client) -> None:
@@ -195,13 +241,20 @@ def test_errors_of_pages_are_pages(live: Served, visitor: httpx.Client) -> None:
     enter(visitor)
     for path, status, words in (
         ("/agents/nobody/core", 404, "there is no agent"), ("/agents/ada/core/b99", 404, "has no block"),
-        ("/agents/ada/timeline?message=m999999", 404, "no message m999999"), ("/nowhere", 404, "Not Found"),
+        ("/agents/ada/timeline?message=m999999", 404, "no message m999999"),
+        ("/nowhere", 404, "no page at this address"), ("/agents/ada/nowhere", 404, "no page at this address"),
+        ("/agents/ada/timeline/undo", 405, "another page"),
         ("/agents/ada/timeline?before=x", 422, "before"), ("/?after=nobody", 404, "nobody"),
         ("/agents/ada/timeline?message=x", 422, "message"),
     ):  # fmt: skip
         answer = visitor.get(path)
         assert (answer.status_code, words in answer.text) == (status, True), (path, answer.status_code)
         assert '<p role="alert">' in answer.text
+        assert 'href="/"' in answer.text
+        assert ('aria-label="Views of the agent"' in answer.text) == path.startswith("/agents/ada/")
+    other = visitor.get("/agents/ada/nowhere", headers={"host": "evil.example"})
+    assert (other.status_code, "Views of the agent" in other.text) == (403, False)
+    assert visitor.get("/agentos/v1/nowhere").json() == {"detail": "Not Found"}
     headers = {"x-csrf-token": csrf(visitor), "hx-request": "true"}
     part = visitor.post("/agents/ada/timeline/undo", data={"event": "99"}, headers=headers)
     assert (part.status_code, part.headers["hx-reselect"]) == (400, "#refusal")

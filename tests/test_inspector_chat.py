@@ -117,6 +117,8 @@ def test_a_turn_is_cancelled(live: Served, window: Window, gate: Callable[[], No
     assert live.ask("POST", "/agentos/v1/agents/cancel/cancel", {"run_ids": [run]})[1] == {run: "failed"}
     page.goto("/agents/cancel/runs?status=failed")
     assert "No such runs" in page.inner_text("main")
+    words = page.get_by_label("Status").locator("option").all_inner_texts()
+    assert words == ["Any status", "waits", "runs", "done", "failed", "cancelled"], "as the runs' tags have them"
     page.get_by_label("Status").select_option("cancelled")
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url("**status=cancelled*")
@@ -193,6 +195,59 @@ def test_chat_tells_of_failures_and_cancels(live: Served, window: Window, gate: 
     assert words.input_value() == "signed out"
     said = live.read(lambda tx: [m.content for m in tx.recent_messages(agent, 50)])
     assert "signed out" not in said
+
+
+def test_what_is_new_is_read_out_once(live: Served, window: Window, gate: Callable[[], None]) -> None:
+    told(live, "spoken", "note Name: Ann")
+    page = window()
+    page.goto("/agents/spoken/chat")
+    log = page.get_by_role("log")
+    for text in ("note Likes tea", "pause", "fail"):
+        page.get_by_label("Your message").fill(text)
+        page.keyboard.press("Enter")
+        gate()
+        if text != "fail":
+            seen(page, "#conversation .bubble.user", text)
+            seen(page, "#heard", "Half of what I say, and the rest." if text == "pause" else "Noted.")
+    seen(page, "#heard", "the model is away")
+    said = log.locator("p").all_inner_texts()
+    assert [line for line in said if "Noted." in line or "Half of" in line] == [said[1], said[2]]
+    assert "core_memory_append done" in said[0] or "core_memory_append runs" in said[0]
+    assert len(said) == 4
+    assert log.get_attribute("aria-live") == "polite"
+    assert not (found := faults(page)), found
+
+
+def test_a_page_that_follows_notices_the_end_of_its_session(live: Served, window: Window) -> None:
+    told(live, "watched", "hello")
+    live.service.keep_alive_seconds = 0.05
+    try:
+        page, other = window(), window(signed_in=False)
+        page.goto("/agents/watched/runs")
+        other.context.add_cookies(page.context.cookies())
+        other.goto("/agents/watched/chat")
+        with other.expect_navigation(url="**/sign-in?next=*"):
+            page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/sign-in")
+    finally:
+        live.service.keep_alive_seconds = 20.0
+
+
+def test_focus_is_kept_by_decisions(live: Served, window: Window) -> None:
+    agent = live.create("decided", settings={"approvals": {"core_memory_append": "ask"}})
+    run = start(live, agent, "note Name: Ann")
+    page = window()
+    page.goto(f"/agents/decided/runs/{run}")
+    reason = page.get_by_label("Reason, for a refusal")
+    reason.fill("typed before the page was made anew")
+    page.reload()
+    reason.fill("typed")
+    with page.expect_response(f"**/runs/{run}"):
+        pass
+    assert reason.input_value() == "typed"
+    page.get_by_role("button", name="Approve core_memory_append").press("Enter")
+    seen(page, ".state", "done")
+    page.locator("main :focus").wait_for()
 
 
 def test_hostile_words_stay_words(live: Served, window: Window) -> None:

@@ -80,7 +80,7 @@ def test_a_search_says_why_and_filters(live: Served, window: Window) -> None:
 
 
 def test_passages_are_added_corrected_and_deleted(live: Served, window: Window) -> None:
-    told(live, "mend")
+    agent = told(live, "mend")
     page = window()
     page.goto("/agents/mend/archival")
     page.get_by_role("link", name="Add").click()
@@ -118,6 +118,7 @@ def test_passages_are_added_corrected_and_deleted(live: Served, window: Window) 
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("status").filter(has_text="was deleted").wait_for()
     assert passages(live, "mend") == []
+    assert [notice.name for notice in live.read(lambda tx: tx.notices(agent))] == ["outside_edit"] * 2
     page.get_by_role("link", name="its timeline").click()
     page.wait_for_url("**/timeline?label=*")
     page.get_by_role("button", name="Undo").first.click()

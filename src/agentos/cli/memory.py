@@ -121,13 +121,8 @@ class Asked:
         """The source; None where none is named."""
         if self == Asked():
             return None
-        return curate.Source(self.run, _message_id(self.message), None, self.client, self._since(now), self.imported)
-
-    def _since(self, now: datetime) -> datetime | None:
-        try:
-            return read_time(self.since, now, end=False) if self.since else None
-        except ValueError:
-            raise UsageError(f"--since is {self.since!r}, which is no ISO date; write it like 2026-05-08") from None
+        since = values.moment("--since", self.since, now)
+        return curate.Source(self.run, _message_id(self.message), None, self.client, since, self.imported)
 
 
 def _message_id(message: str | None) -> int | None:

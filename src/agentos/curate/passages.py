@@ -46,7 +46,7 @@ async def insert_passage(
         saved: Passage = tx.add_passage(passage, cause)[0]
         if replaces not in (None, saved.id):
             text = f"Passage p{replaces} was replaced by {_who(client)}: {saved.ref} holds now."
-            tx.add_notice(notice(agent_id, clock.now(), "undo", text))
+            tx.add_notice(notice(agent_id, clock.now(), "outside_edit", text))
         return saved
 
     return await store.write(work)
@@ -67,7 +67,7 @@ async def delete_passage(store: Store, clock: Clock, agent_id: str, passage_id: 
         if passage is None or passage.valid_to is not None:
             raise NotFound(f"this agent has no passage p{passage_id}")
         tx.end_passage(passage_id, now, by(agent_id, client), "passage.delete")
-        tx.add_notice(notice(agent_id, now, "undo", f"Passage {passage.ref} was deleted by {_who(client)}."))
+        tx.add_notice(notice(agent_id, now, "outside_edit", f"Passage {passage.ref} was deleted by {_who(client)}."))
         return passage
 
     return await store.write(work)

@@ -4,9 +4,12 @@ import asyncio
 import hmac
 import itertools
 import logging
+import math
 import re
 import secrets
 import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from starlette.exceptions import HTTPException
@@ -16,16 +19,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from agentos.errors import AgentOSError, Stopping
-from agentos.server.inspector.render import SECURITY, error_page, wants_page, with_query
+from agentos.server.inspector.errors import error_page
+from agentos.server.inspector.render import SECURITY, wants_page, with_query
 from agentos.server.replies import RETRY_AFTER_SECONDS, dumps, problem
 from agentos.server.service import HOST, Service, host_name
 from agentos.tokens import Grant, find_grant
 
+_Found = TypeVar("_Found")
 _log = logging.getLogger("agentos.access")
 OPEN = ("/healthz", "/readyz")
 """Paths that need no token, whatever name the server is called by: they tell nothing but whether it runs."""
-_OPEN_PAGES = ("/sign-in", "/static/")
-"""What these begin with needs none either, but goes through every other check."""
+_SIGN_IN, _STATIC = "/sign-in", "/static/"
+"""They need none either, but go through every other check."""
 _OF_TOKENS = ("/mcp",)
 """Paths that a token for some agents opens."""
 _LARGE = re.compile(r"/v1/agents/(import|[^/]+/archival-memory)")
@@ -35,12 +40,17 @@ _SLASHED = ("/", "/v1/models/")
 """Paths that keep their trailing slash; elsewhere both forms are one."""
 _PREFIXES = ("/v1", "/openai/v1", "/agentos/v1")
 _READING = ("GET", "HEAD", "OPTIONS")
+_EVENTS = b"text/event-stream; charset=utf-8"
 _ONCE = (b"host", b"origin", b"authorization", b"content-length", b"idempotency-key", b"cookie", b"x-csrf-token")
 """Headers whose second copy somebody else might read first."""
 
 
 class _Refused(HTTPException):
     """A refusal; what is raised while a handler reads the body passes through the framework as it is."""
+
+
+class _SignedOut(Exception):
+    """The session whose event stream is open has ended."""
 
 
 class Access:
@@ -58,15 +68,23 @@ class Access:
             return await self._app(scope, receive, send)
         cookie: list[tuple[bytes, bytes]] = []
         started, status, request_id = time.perf_counter(), 0, f"req-{self._start}-{next(self._numbers)}"
+        checked = math.inf
 
         async def answered(message: Message) -> None:
-            nonlocal status
+            nonlocal status, checked
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = message.setdefault("headers", [])
                 headers += [(b"x-request-id", request_id.encode()), *_SECURITY, *cookie]
                 if all(key.lower() != b"cache-control" for key, _ in headers):
                     headers.append((b"cache-control", b"no-store"))  # what agents know stays in no browser
+                streams = "agentos.session" in scope and (b"content-type", _EVENTS) in headers
+                checked = time.monotonic() if streams else math.inf
+            elif time.monotonic() - checked >= self._service.keep_alive_seconds:
+                checked = time.monotonic()
+                if not await self._service.sessions.good(scope["agentos.session"]):
+                    await send({"type": "http.response.body"})
+                    raise _SignedOut
             await send(message)
 
         path = scope["path"]
@@ -78,6 +96,8 @@ class Access:
                 await self._app(scope, self._limited(scope, receive), answered)
             except _Refused as refusal:
                 await _refuse(refusal, scope, answered)
+            except _SignedOut:
+                pass  # the page asks again, and is led to the sign-in
             except Exception as error:
                 if status and isinstance(error.__cause__, Stopping):
                     return  # an answer that is cut off is asked for again
@@ -143,35 +163,41 @@ class Access:
         if b"authorization" in headers:
             scope["agentos.grant"] = await self._granted(given, scope)
             return []
-        session = sessions.read(headers.get(b"cookie", ""))
+        if path.startswith(_STATIC):
+            return []
+        session = await self._kept(sessions.read(headers.get(b"cookie", "")))
         if session is None:
-            if path.startswith(_OPEN_PAGES):
+            if path == _SIGN_IN:
                 return []
             raise _unknown(Request(scope))
         scope["agentos.session"], scope["agentos.grant"] = session, Grant()
         csrf = headers.get(b"x-csrf-token", "").encode()
         if (
             scope["method"] not in _READING
-            and path != "/sign-in"
+            and path != _SIGN_IN
             and not hmac.compare_digest(csrf, session.csrf.encode())
         ):
             raise _Refused(403, "the change did not come from a page of this session; reload the page and do it again")
-        renewed = None if path in ("/sign-in", "/sign-out") else sessions.renewed(session)
+        renewed = None if path in (_SIGN_IN, "/sign-out") else sessions.renewed(session)
         if renewed is None:
             return []
         return [(b"set-cookie", sessions.set_cookie(renewed, secure=scope["scheme"] == "https").encode())]
 
     async def _granted(self, token: str, scope: Scope) -> Grant:
         """What a token for some agents allows."""
-        try:
-            grant = await find_grant(self._service.store, self._service.runtime.clock, token)
-        except AgentOSError as error:
-            raise _Refused(503, str(error), {"Retry-After": str(RETRY_AFTER_SECONDS)}) from None
+        grant = await self._kept(find_grant(self._service.store, self._service.runtime.clock, token))
         if grant is None:
             raise _unknown(Request(scope))
         if scope["path"] not in _OF_TOKENS:
             raise _Refused(403, "this token opens /mcp only; everything else needs the server's own")
         return grant
+
+    async def _kept(self, reading: Coroutine[Any, Any, _Found]) -> _Found:
+        """What the database knows of who asks."""
+        try:
+            return await reading
+        except AgentOSError as error:
+            raise _Refused(503, str(error), {"Retry-After": str(RETRY_AFTER_SECONDS)}) from None
 
     def _most_bytes(self, scope: Scope) -> int:
         """How large a body may be here: it is parsed on the event loop, while everybody else waits."""
@@ -237,7 +263,7 @@ def _unknown(request: Request) -> _Refused:
     if request.method in _READING and wants_page(request) and "authorization" not in request.headers:
         query = request.scope["query_string"].decode("latin-1")
         asked = quote(request.scope["path"]) + (f"?{query}" if query else "")
-        return _Refused(303, "sign in first", {"Location": with_query("/sign-in", next=asked)})
+        return _Refused(303, "sign in first", {"Location": with_query(_SIGN_IN, next=asked)})
     return _Refused(
         401,
         "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
@@ -248,7 +274,7 @@ def _unknown(request: Request) -> _Refused:
 async def _refuse(refusal: HTTPException, scope: Scope, send: Send) -> None:
     request, status = Request(scope), refusal.status_code
     if wants_page(request):
-        response = error_page(request, status, refusal.detail)
+        response = await error_page(request, status, refusal.detail)
     else:
         body = dumps(problem(scope["path"], status, refusal.detail))
         response = Response(body, status, media_type="application/json")

@@ -31,7 +31,7 @@ async def agent_record(service: Service, agent: str) -> AgentRecord:
 
     record: AgentRecord | None = await service.store.read(lambda tx: tx.agent_named(agent) or tx.agent(agent))
     if record is None:
-        raise NotFound(f"there is no agent {agent!r}; GET /agentos/v1/agents lists them")
+        raise NotFound(f"there is no agent {agent!r}; the list of agents (/agentos/v1/agents) names all")
     return record
 
 

@@ -26,7 +26,8 @@ from agentos.errors import (
     ToolError,
     UsageError,
 )
-from agentos.server.inspector.render import error_page, wants_page
+from agentos.server.inspector.errors import error_page
+from agentos.server.inspector.render import wants_page
 
 _log = logging.getLogger(__name__)
 _STATUS: dict[type[AgentOSError], int] = {
@@ -116,7 +117,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def refusal(request: Request, status: int, detail: Any, error: object = None) -> Response:
+async def refusal(request: Request, status: int, detail: Any, error: object = None) -> Response:
     """An error as the client reads it: a page for a browser that asked for one, else JSON."""
     path = request.scope["path"]
     if not wants_page(request):
@@ -124,7 +125,7 @@ def refusal(request: Request, status: int, detail: Any, error: object = None) ->
     if isinstance(detail, list):
         named = [(".".join(map(str, fault["loc"][1:])), fault["msg"]) for fault in detail]
         detail = "; ".join(f"{name}: {fault}" for name, fault in named)
-    return error_page(request, status, str(detail))
+    return await error_page(request, status, str(detail))
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -136,7 +137,7 @@ def add_error_handlers(app: FastAPI) -> None:
         detail: Any = str(error)
         if isinstance(error, PendingApproval):
             detail = {"code": "PENDING_APPROVAL", "message": detail}
-        response = refusal(request, status, detail, error)
+        response = await refusal(request, status, detail, error)
         if isinstance(error, Overloaded):
             response.headers["Retry-After"] = str(error.retry_after_seconds)
         if status == 503:
@@ -150,7 +151,7 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(UnicodeEncodeError)
     async def unencodable(request: Request, error: UnicodeEncodeError) -> Response:
         detail = f"{error.object[error.start]!r} is half a character; send text that UTF-8 can hold"
-        return refusal(request, 400, detail)
+        return await refusal(request, 400, detail)
 
     @app.exception_handler(Unsupported)
     async def unsupported(request: Request, error: Unsupported) -> Response:
@@ -159,11 +160,11 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
         faults = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-        return refusal(request, 422, faults)
+        return await refusal(request, 422, faults)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        response = refusal(request, error.status_code, error.detail)
+        response = await refusal(request, error.status_code, error.detail)
         response.headers.update(error.headers or {})
         if error.status_code == 405:  # the framework names the methods of one route of several
             response.headers["Allow"] = ", ".join(m for m in _METHODS if _leads_somewhere(request, m))

@@ -50,7 +50,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.runtime, self.dispatcher)
-        self.sessions = Sessions(self.token, lambda: self.runtime.clock.now().timestamp())
+        self.sessions = Sessions(self.token, self.store, lambda: self.runtime.clock.now().timestamp())
         self.mcp = McpEndpoint(self.runtime, self.dispatcher)
 
     def allow(self, *names: str) -> None:

@@ -9,7 +9,7 @@ from agentos import curate, values
 from agentos.errors import AgentOSError
 from agentos.messages import Passage
 from agentos.server.inspector.forms import FormQuery
-from agentos.server.inspector.render import agent_path, page, see
+from agentos.server.inspector.render import agent_path, page, see, text_part
 from agentos.server.own import Json, agent_record
 from agentos.server.replies import answer
 from agentos.server.service import Service, Serving
@@ -18,8 +18,6 @@ from agentos.state import AgentRecord
 pages = APIRouter(prefix="/agents/{name}/archival", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/passages", tags=["agentos"])
 _PAGE = 15
-_SHOWN_CHARS = 20_000
-"""Of one long passage, on a page."""
 Text = Annotated[str | None, Field(max_length=200)]
 
 
@@ -129,7 +127,7 @@ async def passage_page(
     """One passage; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
     found = await values.shown_passage(serving.store, record.id, passage)
-    part = {"at": at, "chars": _SHOWN_CHARS, "length": len(found["text"])}
+    part = text_part(found["text"], at)
     return page(
         request, "passage.html", agent=record.name, view="archival", p=found, part=part, edit=edit, refused=None
     )

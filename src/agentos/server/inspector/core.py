@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentos import curate, values
 from agentos.errors import AgentOSError, NotFound
 from agentos.messages import Block, clean_text
-from agentos.server.inspector.render import agent_path, page, see
+from agentos.server.inspector.render import agent_path, page, see, text_part
 from agentos.server.own import Json, agent_record
 from agentos.server.replies import answer
 from agentos.server.service import Service, Serving
@@ -129,7 +129,7 @@ async def lock(name: str, block: str, serving: Serving, read_only: Annotated[boo
 @pages.get("/{block}")
 async def versions_page(
     request: Request, name: str, block: str, serving: Serving, before: VersionId = None, version: VersionId = None,
-    done: VersionId = None,
+    done: VersionId = None, at: Annotated[int, Query(ge=0, le=2**62)] = 0,
 ) -> Response:  # fmt: skip
     """A block's versions with what each changed, or one `version` in full; `done` tells which was just restored."""
     record, found = await _block(serving, name, block)
@@ -138,10 +138,10 @@ async def versions_page(
     value = await serving.store.read(lambda tx: values.versions_value(tx, found, record.id, *part))
     if alone and [v["id"] for v in value["versions"]] != [version]:
         raise NotFound(f"block {found.label!r} has no version {version}")
-    following = value.pop("before")
+    following, whole = value.pop("before"), text_part(value["versions"][0]["value"] if alone else "", at)
     return page(
         request, "versions.html", agent=record.name, view="core", first=before is None, before=following, done=done,
-        alone=alone, **value,
+        alone=alone, part=whole, **value,
     )  # fmt: skip
 
 

@@ -1,7 +1,27 @@
 """How long texts, times and figures are written on pages."""
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+_share = ContextVar("share", default=1.0)
+
+
+@contextmanager
+def shortened(share: float) -> Iterator[None]:
+    """Cut long texts at this share of their usual length: a page full of them is light all the same."""
+    before = _share.set(share)
+    try:
+        yield
+    finally:
+        _share.reset(before)
+
+
+def shortened_to(length: int) -> int:
+    """How much of a text is shown where `length` characters are usual."""
+    return max(1, int(length * _share.get()))
 
 
 def _first_words(text: str, length: int) -> str:
@@ -11,7 +31,20 @@ def _first_words(text: str, length: int) -> str:
 
 
 def _first_chars(text: str, length: int) -> str:
+    """The beginning of a text; it equals the text where nothing was cut."""
+    length = shortened_to(length)
     return text if len(text) <= length else f"{text[:length]} …"
+
+
+def _first_items(texts: Sequence[str], length: int) -> list[str]:
+    """The first of these texts that together have at most so many characters."""
+    room, shown = shortened_to(length), []
+    for text in texts:
+        room -= len(text)
+        if room < 0:
+            break
+        shown.append(text)
+    return shown
 
 
 def _seconds(value: float | None) -> str:
@@ -35,5 +68,8 @@ def _json_lines(value: Any) -> str:
     )
 
 
-FORMATS = {"first_words": _first_words, "first_chars": _first_chars, "seconds": _seconds, "json_lines": _json_lines}
+FORMATS = {
+    "first_words": _first_words, "first_chars": _first_chars, "first_items": _first_items, "seconds": _seconds,
+    "json_lines": _json_lines,
+}  # fmt: skip
 """Filters of the templates."""

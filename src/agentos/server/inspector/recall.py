@@ -8,7 +8,7 @@ from pydantic import Field
 from agentos import values
 from agentos.errors import AgentOSError
 from agentos.server.inspector.forms import FormQuery
-from agentos.server.inspector.render import page
+from agentos.server.inspector.render import page, text_part
 from agentos.server.own import Json, agent_record
 from agentos.server.replies import answer
 from agentos.server.service import Service, Serving
@@ -17,8 +17,6 @@ from agentos.state import AgentRecord
 pages = APIRouter(prefix="/agents/{name}/recall", include_in_schema=False)
 router = APIRouter(prefix="/agentos/v1/agents/{agent}/messages", tags=["agentos"])
 _PAGE = 15
-_SHOWN_CHARS = 20_000
-"""Of one long message, on a page."""
 Text = Annotated[str | None, Field(max_length=200)]
 
 
@@ -77,8 +75,7 @@ async def message_page(
     """One message; of a long one what begins at character `at`."""
     record = await agent_record(serving, name)
     found = await values.shown_message(serving.store, record.id, message)
-    length = len(found["message"]["text"])
-    part = {"at": at, "chars": _SHOWN_CHARS, "length": length}
+    part = text_part(found["message"]["text"], at)
     return page(request, "message.html", agent=record.name, view="recall", part=part, **found)
 
 

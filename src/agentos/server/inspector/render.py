@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from agentos.server.inspector.formats import FORMATS
+from agentos.server.inspector.formats import FORMATS, shortened, shortened_to
 from agentos.server.inspector.sessions import Session
 from agentos.server.inspector.static_files import static_url
 
@@ -35,6 +35,11 @@ VIEWS: list[tuple[str, str]] = [
 ]
 """The pages of an agent in the order of the navigation: the last part of the URL, and the title."""
 _NO_PAGES = ("/v1/", "/openai/", "/agentos/", "/static/", "/mcp", "/metrics", "/openapi.json", "/healthz", "/readyz")
+_MOST_BYTES = 48_000
+"""What a page weighs at most, where its texts can be cut: with style and scripts less than 200 kB."""
+_SHARES = (1.0, 0.5, 0.25, 0.1, 0.03)
+_PART_CHARS, _PART_BYTES = 20_000, 40_000
+"""What is shown at once of one long text: so many characters, if they weigh no more."""
 _LINE_CHARS = 60
 """What a line of a diff weighs beside its text."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
@@ -48,34 +53,41 @@ class Page(Response):
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """A page of its own, with what all pages have."""
+    """A page of its own, with what all pages have; the more long texts it shows, the less of each."""
     session: Session | None = request.scope.get("agentos.session")
     known = {"csrf": session.csrf if session else "", "signed_in": session is not None}
-    html = _environment().get_template(template).render(known | values)
+    for share in _SHARES:
+        with shortened(share):
+            html = _environment().get_template(template).render(known | values).encode("utf-8", "replace")
+        if len(html) <= _MOST_BYTES:
+            break
     return Page(html, status, {"cache-control": "no-store"})
 
 
-def error_page(request: Request, status: int, detail: str) -> Response:
-    """A refusal as a page; to a part of a page, as the notice that stands above it and leaves the rest as it is."""
-    if not _is_part(request):
-        return page(request, "error.html", status, detail=detail, agent=None, title=_TITLES.get(status, "Refused"))
+def text_part(text: str, at: int) -> dict[str, Any]:
+    """What is shown at once of a long text from character `at` on; `after` is where the rest begins."""
+    shown = text[at : at + _PART_CHARS]
+    while (weight := len(escape(_shown(shown)).encode("utf-8", "replace"))) > _PART_BYTES:
+        shown = shown[: len(shown) * _PART_BYTES // weight]
+    after = at + len(shown)
+    return {"text": shown, "at": at, "length": len(text), "after": after if after < len(text) else None}
+
+
+def notice(status: int, detail: str) -> Response:
+    """A refusal of a change: the notice that stands above a page and leaves the rest of it as it is."""
     html = _environment().get_template("notice.html").render(detail=detail, status=status)
-    headers = {
-        "hx-retarget": "#notice",
-        "hx-reswap": "innerHTML",
-        "hx-reselect": "#refusal",
-        "cache-control": "no-store",
-    }
-    return Page(html, status, headers)
+    headers = {"hx-retarget": "#notice", "hx-reswap": "innerHTML", "hx-reselect": "#refusal"}
+    return Page(html, status, headers | {"cache-control": "no-store"})
 
 
 def wants_page(request: Request) -> bool:
     """Whether a browser asks for a page or a part of one, whose errors are pages too."""
     elsewhere = request.scope["path"].startswith(_NO_PAGES)
-    return not elsewhere and (_is_part(request) or "text/html" in request.headers.get("accept", ""))
+    return not elsewhere and (is_part(request) or "text/html" in request.headers.get("accept", ""))
 
 
-def _is_part(request: Request) -> bool:
+def is_part(request: Request) -> bool:
+    """Whether a page asks, for a part of itself."""
     return request.headers.get("hx-request") == "true"
 
 
@@ -100,9 +112,6 @@ def with_query(path: str, **query: object) -> str:
 def see(path: str) -> Response:
     """Go on at another page, after a change."""
     return Response(status_code=303, headers={"location": path, "cache-control": "no-store"})
-
-
-_TITLES = {401: "Sign in first", 403: "Refused", 404: "Not here", 409: "Changed meanwhile", 422: "Not understood"}
 
 
 def _shown(value: Any) -> Any:
@@ -141,6 +150,7 @@ def _diff(text: str, most: int | None = None) -> list[tuple[str, str]]:
     ]
     if most is None:
         return lines
+    most = shortened_to(most)
     shown: list[tuple[str, str]] = []
     for kind, line in lines:
         if most <= 0 or len(line) > most:

@@ -47,7 +47,10 @@ async def sign_in(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, serving: Serving) -> Response:
-    """The browser forgets its session."""
+    """The session ends, also for whoever copied its cookie; and the browser forgets it."""
+    session: Session | None = request.scope.get("agentos.session")
+    if session is not None:  # a token's own request has none
+        await serving.sessions.end(session)
     response = Response(status_code=204, headers={"hx-redirect": "/sign-in"})
     return _with_cookie(request, serving, response, None)
 

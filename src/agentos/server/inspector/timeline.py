@@ -12,7 +12,7 @@ from agentos.server.own import HistoryQuery, OfSource, agent_record, talk
 from agentos.server.service import Serving
 
 pages = APIRouter(prefix="/agents/{name}", include_in_schema=False)
-_PAGE = 30
+_PAGE = 20
 
 
 class TimelineQuery(HistoryQuery):

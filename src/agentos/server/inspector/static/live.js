@@ -13,8 +13,32 @@
   function notice(text) {
     const shown = document.createElement("p");
     shown.className = "notice bad";
+    shown.role = "alert";
     shown.textContent = text;
     find("notice").replaceChildren(...(text ? [shown] : []));
+  }
+
+  // who has typed something keeps it; all others are led to the sign-in
+  function signedOut() {
+    source?.close();
+    const typed = [...document.querySelectorAll("textarea, input:not([type=hidden])")].some((field) => field.value);
+    if (!typed && !sent.text) return location.reload();
+    notice(SIGNED_OUT);
+    const way = document.createElement("a");
+    Object.assign(way, { href: "/sign-in", target: "_blank", rel: "noopener", textContent: "Sign in" });
+    find("notice").append(way);
+  }
+
+  // what is new is read out once, however often the page around it is made anew
+  function readOut(old, fresh) {
+    for (const item of fresh.querySelectorAll(".bubble.assistant[id], .did > [id], .trace > [id], .notice.bad")) {
+      const before = item.id ? old.querySelector(`#${CSS.escape(item.id)}`) : null;
+      const said = (item.querySelector("summary") ?? item).textContent.replace(/\s+/g, " ").trim();
+      if (before || item.hidden || !said || (!item.id && old.textContent.includes(item.textContent))) continue;
+      const line = document.createElement("p");
+      line.textContent = said;
+      find("heard")?.append(line);
+    }
   }
 
   function note(text) {
@@ -76,10 +100,7 @@
     busy = true;
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
-      if (new URL(answer.url).pathname !== location.pathname || answer.status === 401) {
-        source?.close();
-        return notice(SIGNED_OUT);
-      }
+      if (new URL(answer.url).pathname !== location.pathname || answer.status === 401) return signedOut();
       if (answer.ok) swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch {
       note("The server does not answer; this page goes on as soon as it does.");
@@ -96,15 +117,23 @@
     const low = atEnd();
     for (const id of ["runs", "trace", "conversation", "memory"]) {
       const old = find(id), fresh = page.getElementById(id);
-      if (!old || !fresh || rendered.get(id) === fresh.outerHTML) continue;
-      rendered.set(id, fresh.outerHTML);
+      const html = fresh?.outerHTML;
+      if (!old || !fresh || rendered.get(id) === html) continue;
       for (const details of old.querySelectorAll("details[open][id]")) {
         fresh.querySelector(`#${CSS.escape(details.id)}`)?.setAttribute("open", "");
       }
-      const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+      for (const field of old.querySelectorAll("input[id]")) {
+        const same = fresh.querySelector(`#${CSS.escape(field.id)}`);
+        if (same) same.value = field.value;
+      }
+      readOut(old, fresh);
+      rendered.set(id, html);
+      const focused = old.contains(document.activeElement) && document.activeElement;
       old.replaceWith(document.adoptNode(fresh));
       window.htmx?.process(fresh);
-      if (focused) find(focused)?.focus();
+      if (!focused) continue;
+      fresh.tabIndex = -1;
+      ((focused.id && find(focused.id)) || fresh).focus({ preventScroll: true });
     }
     readLive();
     showLive();
@@ -132,6 +161,7 @@
     source = new EventSource(`/agentos/v1/agents/${encodeURIComponent(name)}/events`);
     source.onmessage = (message) => hear(JSON.parse(message.data));
     source.onopen = soon; // what happened meanwhile
+    source.onerror = () => source.readyState === EventSource.CLOSED && soon(); // refused: the session ended
     // a turn may run in a process whose events do not come here
     setInterval(() => document.querySelector("[data-run], .busy .state") && soon(), 5000);
   }
@@ -160,7 +190,7 @@
     if (!answer.ok) {
       const { detail } = await answer.json().catch(() => ({}));
       words.value ||= text;
-      if (answer.status === 401) return notice(SIGNED_OUT);
+      if (answer.status === 401) return signedOut();
       return notice(Array.isArray(detail) ? detail.map((fault) => fault.msg).join("; ") : detail ?? "It was refused.");
     }
     sent = { text: "", key: "" };
