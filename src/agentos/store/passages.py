@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from agentos.errors import Conflict, NotFound
 from agentos.messages import Cause, Passage
-from agentos.store.agents import AgentRows
+from agentos.store.journal import JournalRows
 from agentos.store.rows import listed, shown, table
 from agentos.store.tables import OutboxRow, PassageRow, PassageTagsRow
 
@@ -21,7 +21,7 @@ _by_id = _passage.c.agent_id + ""
 _COLUMNS = [_passage.c.id, *(_passage.c[f] for f in _FIELDS)]  # the embedding only where it is asked for
 
 
-class PassageRows(AgentRows):
+class PassageRows(JournalRows):
     """Statements on archival memory."""
 
     def add_passage(self, passage: Passage, cause: Cause) -> tuple[Passage, bool]:
