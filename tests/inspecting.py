@@ -79,7 +79,7 @@ def windows(browser: Any, live: Served) -> Iterator[Callable[..., Any]]:
         chosen = {"base_url": live.url, "viewport": DESK, "reduced_motion": "reduce"} | options
         context = browser.new_context(**chosen)
         context.add_init_script(_WATCH)
-        context.set_default_timeout(5000)
+        context.set_default_timeout(20_000)  # of a machine that is busy
         if signed_in:
             sign_in(context, live)
         page = context.new_page()

@@ -161,8 +161,8 @@ def test_an_edit_that_lost_a_race_shows_both(live: Served, window: Window) -> No
     page.goto("/agents/raced/core")
     human = card(page, live, agent)
     human.get_by_text("Edit").click()
-    write(live, agent, "theirs")
     human.get_by_label("Text").fill("mine")
+    write(live, agent, "theirs")
     with page.expect_response("**/core/b*") as answered:
         human.get_by_role("button", name="Save").click()
     assert answered.value.status == 409
