@@ -699,7 +699,132 @@ async def test_what_it_is_asked_to_remember_stands_in_core_memory_up_to_half_the
 async def test_a_contradicting_request_replaces_what_stood(opening: str) -> None:
     old, new = "The spare key is under the blue pot", "The spare key is under the mat"
     reply = await ask(Talk(f"Home: Porto\n{old}").user(f"{opening}he spare key is under the mat"))
-    assert (reply.text, called(reply)) == (f"Corrected: {new} (it was: {old})", [change(old, new)])
+    assert (reply.text, called(reply)) == (f"Corrected: {new} (it was: {old}).", [change(old, new)])
+
+
+CHANGED = [
+    ("My boat lies in Matosinhos", "Actually my boat lies in Lisbon now.", "My boat lies in Lisbon"),
+    ("My boat lies in Matosinhos", "My boat's in Lisbon now", "My boat is in Lisbon"),
+    ("My boat lies in Matosinhos", "No my boat lies in Lisbon", "My boat lies in Lisbon"),
+    ("My boat lies in Matosinhos", "My boat has moved to Lisbon.", "My boat has moved to Lisbon"),
+    ("My boat lies in Matosinhos", "My boat no longer lies in Matosinhos, it's in Lisbon.", "My boat is in Lisbon"),
+    (
+        "My boat lies in Matosinhos",
+        "My boat no longer lies in Matosinhos. It lies in Lisbon.",
+        "My boat lies in Lisbon",
+    ),
+    ("My boat lies in Matosinhos", "My boat isn't in Matosinhos any more but in Lisbon", "My boat is in Lisbon"),
+    ("My boat lies in Matosinhos", "My boat lies in Lisbon, not in Matosinhos", "My boat lies in Lisbon"),
+    ("My boat lies in Matosinhos", "My boat is in Lisbon instead of Matosinhos.", "My boat is in Lisbon"),
+    ("My boat lies in Matosinhos", "My boat has been in Lisbon since last week", "My boat is in Lisbon"),
+    ("My boat has moved to Lisbon", "Our boat is moored in Faro these days", "Our boat is moored in Faro"),
+    ("The wifi password is tulip", "The wifi password has changed to rose.", "The wifi password is rose"),
+    ("The wifi password is tulip", "The wifi password was changed from tulip to rose", "The wifi password is rose"),
+    ("The wifi password is tulip", "The wifi password isn't tulip any more, it's rose.", "The wifi password is rose"),
+    ("I park on level 3", "I now park on level 5.", "I park on level 5"),
+    ("I park on level 3", "I don't park on level 3 any more, I park on level 5.", "I park on level 5"),
+    ("I keep my bike in the shed", "I keep my bike in the cellar now", "I keep my bike in the cellar"),
+    ("The bins go out on Monday", "From now on the bins go out on Tuesday", "The bins go out on Tuesday"),
+    ("The class starts at 9", "The class starts at 9:30 instead", "The class starts at 9:30"),
+    ("The rent is 800 euros", "The rent is 850 euros now", "The rent is 850 euros"),
+    ("The captain is Eva", "Update: the captain is Otto", "The captain is Otto"),
+    ("The front door is red", "The front door is green now", "The front door is green"),
+    ("Otto lives in Braga", "Otto lives in Faro now", "Otto lives in Faro"),
+    ("Otto works for Acme", "Otto doesn't work for Acme any more, he works for Globex", "Otto works for Globex"),
+    ("Eva has two dogs", "Eva has three dogs now", "Eva has three dogs"),
+]
+
+KEPT = [
+    ("My boat lies in Matosinhos", "My boat is in Lisbon."),
+    ("My boat lies in Matosinhos", "My boat no longer lies in Matosinhos."),
+    ("My boat lies in Matosinhos", "My boat is not in Lisbon now."),
+    ("My boat lies in Matosinhos", "My boat is in Matosinhos now"),
+    ("My boat lies in Matosinhos", "Is my boat in Lisbon now?"),
+    ("My boat lies in Matosinhos", "If my boat is in Lisbon now, I am glad"),
+    ("My boat lies in Matosinhos", "Imagine my boat is in Lisbon now."),
+    ("My boat lies in Matosinhos", "Otto says my boat is in Lisbon now"),
+    ("My boat lies in Matosinhos", "My boat is in Lisbon now, Otto thinks"),
+    ("My boat lies in Matosinhos", "As far as Otto knows, my boat is in Lisbon now"),
+    ("My boat is not in Lisbon", "My boat is in Faro now"),
+    ("My boat lies in Matosinhos", "Otto: My boat is in Lisbon now"),
+    ("My boat lies in Matosinhos", '"My boat lies in Lisbon now" is a line of a song'),
+    ("My boat lies in Matosinhos", "My brother's boat is in Lisbon now"),
+    ("My boat lies in Matosinhos", "No boat lies in Lisbon now"),
+    ("My boat lies in Matosinhos", "My boat is in Lisbon now and then"),
+    ("My boat lies in Matosinhos", "My boat is in Lisbon right now"),
+    ("My boat lies in Matosinhos", "My boat is in a bad state now"),
+    ("My boat lies in Matosinhos", "My boat is blue now"),
+    ("My boat lies in Matosinhos, and the key is at Eva's", "My boat is in Lisbon now"),
+    ("The wifi password is tulip", "The wifi password is too long now"),
+    ("The front door is red", "The front door is locked now"),
+    ("The meeting is on Monday", "The meeting is in room 4 now"),
+    ("The meeting is on Monday", "The meeting is at 10 now"),
+    ("The captain is Eva", "The captain is German now"),
+    ("Otto lives in Braga", "Otto is in Faro now"),
+    ("Eva is in Rome", "Eva is in the office now"),
+    ("Eva sits in the second row", "Eva is in Oslo now"),
+    ("Otto lives in Braga", "Otto Klein lives in Faro now"),
+    ("Otto is Portuguese", "Otto is Catholic now"),
+    ("Eva has a cat", "Eva has a dog now"),
+    ("Eva has two dogs", "Eva has three cats now"),
+    ("I keep my bike in the shed", "I keep my skis in the cellar now"),
+]
+
+
+@pytest.mark.parametrize(("old", "said", "new"), CHANGED)
+async def test_a_statement_with_a_word_of_change_replaces_the_line(old: str, said: str, new: str) -> None:
+    reply = await ask(Talk(f"Home: Porto\n{old}.").user(said))
+    assert (reply.text, called(reply)) == (f"Corrected: {new} (it was: {old}).", [change(f"{old}.", new)])
+
+
+@pytest.mark.parametrize(("old", "said"), KEPT)
+async def test_a_statement_of_something_else_or_without_a_word_of_change_replaces_nothing(old: str, said: str) -> None:
+    assert not any(name.startswith("core_") for name, _ in called(await ask(Talk(old).user(said))))
+
+
+async def test_what_contradicts_a_line_without_a_word_of_change_is_said() -> None:
+    for said in ("My boat is in Lisbon.", "My boat no longer lies in Matosinhos."):
+        reply = await ask(Talk("My boat lies in Matosinhos.").user(said))
+        assert reply.text.startswith("I have noted: “My boat lies in Matosinhos”. If that has changed,")
+        assert reply.calls == ()
+    two = await ask(Talk("My boat lies in Faro\nMy boat is in Rome").user("My boat is in Lisbon now."))
+    assert (two.text[:63], two.calls) == ("I have noted: “My boat lies in Faro” and “My boat is in Rome”. ", ())
+
+
+async def test_a_change_is_written_beside_a_fact_and_before_a_question() -> None:
+    reply = await ask(Talk("The meeting is on Monday").user("I'm Ana, and the meeting has moved to Tuesday."))
+    assert called(reply) == [
+        append("Name: Ana"), change("The meeting is on Monday", "The meeting has moved to Tuesday"),
+    ]  # fmt: skip
+    talk = Talk("The meeting is on Monday").user("The meeting is on Tuesday now. When is the meeting?")
+    edit, *asked = called(await ask(talk))
+    assert edit == change("The meeting is on Monday", "The meeting is on Tuesday")
+    old = hit("m1", "Remember that the meeting is on Monday")
+    talk.says(None, (*edit, "block 'human' now has 25 of 1000 characters:"), *((*call, old) for call in asked))
+    assert "The meeting is on Monday" not in (await ask(talk)).text.split("Earlier")[0]
+
+
+async def test_a_change_supersedes_the_passage_that_the_user_told() -> None:
+    talk = Talk().user("remember that the wifi password is otter").says("ok").user("The wifi password is heron now.")
+    assert called(await ask(talk)) == [LOOK]
+    reply = await ask(talk.says(None, (*LOOK, hit("p3", "The wifi password is otter"))))
+    assert called(reply) == [("archival_memory_insert", {"content": "The wifi password is heron", "replaces": "p3"})]
+
+
+async def test_of_what_disagrees_the_newest_is_quoted_first_and_the_other_as_earlier() -> None:
+    question, line = "Where is my boat?", "My boat lies in Matosinhos"
+
+    async def answer(core: str, *hits: str) -> str:
+        return (await ask(Talk(core).user(question).says(None, *searched("boat", "\n".join(hits))))).text
+
+    told, later = hit("m1", f"Remember that {line}"), hit("m4", "My boat is in Lisbon.")
+    quoted = 'On 2023-05-08 13:56 (m4): "My boat is in Lisbon." Earlier, on 2023-05-08 13:56'
+    assert await answer(line, told, later) == f'{quoted}: "{line}"'
+    assert await answer("", told, later) == await answer("", later, told) == f'{quoted} (m1): "Remember that {line}"'
+    moved = hit("m4", "My boat is in Lisbon now.")
+    assert await answer("My boat is in Lisbon", told, moved) == 'On 2023-05-08 13:56: "My boat is in Lisbon"'
+    other = hit("m5", "My boat is blue.")
+    assert await answer(line, told, other) == f'On 2023-05-08 13:56: "{line}" See also m5.'
 
 
 async def test_of_two_statements_much_alike_the_older_moves_to_archival_memory() -> None:
@@ -728,7 +853,7 @@ async def test_a_correction_of_what_the_user_told_supersedes_the_passage() -> No
         reply = await ask(talk)
         assert called(reply) == [("archival_memory_insert", {"content": after, "replaces": "p3"})]
         before = "the wifi password is otter" if text == NOTES else text
-        assert reply.text == f"Corrected in archival memory: the wifi password is heron (it was: {before})"
+        assert reply.text == f"Corrected in archival memory: The wifi password is heron (it was: {before})"
     in_view = Talk().user(told).says("ok").user(said).says(None, (*LOOK, hit("p3", NOTES)))
     assert [name for name, _ in called(await ask(in_view))] == ["archival_memory_insert"]
     refused = Talk().user(said).says("ok", ("archival_memory_insert", {"content": "x"}, "error: p3 was deleted"))
@@ -738,8 +863,8 @@ async def test_a_correction_of_what_the_user_told_supersedes_the_passage() -> No
 @pytest.mark.parametrize(
     "text",
     [
-        "The wifi password is heron", "The wifi password is heron now.", "Eva says no, the wifi password is heron",
-        "No, is the wifi password heron?", "The wifi password is heron, actually", "Suppose the wifi password is heron",
+        "The wifi password is heron", "The wifi password is too long now.", "Eva says no, the wifi password is heron",
+        "No, is the wifi password heron?", "The wifi password is good, actually", "Suppose the wifi password is heron",
         "No worries", "Sorry, wrong window", "Actually, never mind", "I moved to Faro",
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from agentos.llm.offline import language
+from agentos.llm.offline.changes import contradiction, read, statements
 from agentos.llm.offline.facts import Fact, parse_line
 from agentos.llm.offline.prompt import CoreBlock
 from agentos.llm.offline.turn import OTHERS, Answer, NamedCall, Turn, lines_of, remarks_of
@@ -49,12 +50,24 @@ class CoreEdits:
         block = next((b for b, other in lines_of(list(self.blocks.values())) if other == line), None)
         return block is not None and self._replace(block, line, "")
 
+    def change(self, text: str) -> "CoreEdits":
+        """Plan for each change that `text` tells of the one line that said otherwise."""
+        for statement in statements(text):
+            lines = [
+                (block, line)
+                for block, line in lines_of(list(self.blocks.values()))
+                if (old := read(line)) and statement.replaces(old)
+            ]
+            if len(lines) == 1 and self._replace(*lines[0], statement.text):
+                self.corrected.append(_instead(statement.text, lines[0][1]))
+        return self
+
     def correct(self, text: str) -> str:
         """Plan for `text` in the place of the line that it contradicts; what to say, empty where there is none."""
         home = self._home()
         for line in remarks_of([home] if home else []):
-            if home and language.contradicts(text, line) and self._replace(home, line, text):
-                return f"Corrected: {text} (it was: {line})"
+            if home and contradiction(text, line) and self._replace(home, line, text):
+                return f"Corrected: {_instead(text, line)}."
         return ""
 
     def pin(self, text: str) -> str:
@@ -123,6 +136,10 @@ class CoreEdits:
 def _change(fact: Fact, before: Fact | None) -> str:
     other = before and before.value != fact.value
     return f"{fact.sentence} (it was: {before.value})" if before and other else fact.sentence
+
+
+def _instead(text: str, line: str) -> str:
+    return f"{text.rstrip(' .')} (it was: {line.rstrip(' .')})"
 
 
 def _only_once(value: str, line: str) -> str | None:

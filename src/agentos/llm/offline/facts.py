@@ -141,32 +141,29 @@ def is_quoted_talk(text: str) -> bool:
 
 def extract_facts(text: str) -> list[Fact]:
     """What `text` plainly says about its writer, at most `MOST_FACTS`; the last word on a single-valued key wins."""
+    facts: dict[str, Fact] = {}
+    for sentence in plainly_stated(text):
+        for clause in _split(sentence):
+            fact = _fact(clause)
+            if fact:
+                facts[_plain_key(fact.line if fact.several else fact.key)] = fact
+    return list(facts.values())[:MOST_FACTS]
+
+
+def plainly_stated(text: str) -> list[str]:
+    """The sentences that the writer states as their own; a quotation of several words in them is `\\x1f`."""
     if len(text) > LONGEST_MINED or is_quoted_talk(text) or "```" in text:
         return []
     text = re.sub(_QUOTED, _short_quote, plain(text))
-    if re.search(_PLAY, text):
-        return []
-    facts: dict[str, Fact] = {}
-    for clause in _clauses(text):
-        fact = _fact(clause)
-        if fact:
-            facts[_plain_key(fact.line if fact.several else fact.key)] = fact
-    return list(facts.values())[:MOST_FACTS]
+    lines = [] if re.search(_PLAY, text) else text.splitlines()
+    said = (part for line in lines if not line.lstrip().startswith((">", "|", "#")) for part in sentences(line))
+    return [sentence for sentence in said if not is_question(sentence) and not re.search(_HEDGE, sentence)]
 
 
 def _short_quote(found: re.Match[str]) -> str:
     """A quoted name stays; any other quotation is not the writer's own statement."""
     inner = next(group for group in found.groups() if group is not None)
     return inner if len(inner.split()) <= 3 and not re.search(PRONOUN, inner) else "\x1f"
-
-
-def _clauses(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        if line.lstrip().startswith((">", "|", "#")):
-            continue
-        for sentence in sentences(line):
-            if not is_question(sentence) and not re.search(_HEDGE, sentence):
-                yield from _split(sentence)
 
 
 def _split(sentence: str) -> Iterator[str]:

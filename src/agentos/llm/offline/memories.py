@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agentos.llm.offline.changes import contradiction
 from agentos.llm.offline.intents import small_talk, to_forget
-from agentos.llm.offline.language import WORD, contradicts, is_question, plain, root, sentences, stems, words
+from agentos.llm.offline.language import WORD, is_question, plain, root, sentences, stems, words
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def corrected(text: str, stated: str) -> tuple[str, str] | None:
 
     None otherwise, and for a sentence that says more than one thing: nothing else that a memory says may be lost.
     """
-    found = [old for part in sentences(text) if contradicts(stated, old := _bare(part))]
+    found = [old for part in sentences(text) if contradiction(stated, old := _bare(part))]
     if len(found) != 1 or text.count(found[0]) != 1 or re.search(_SEVERAL_CLAUSES, found[0], re.IGNORECASE):
         return None
     old, new = found[0], _bare(stated)

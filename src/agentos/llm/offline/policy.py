@@ -1,11 +1,13 @@
 """What the offline model answers: rules, in the order they are tried."""
 
 import re
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agentos.llm.offline import intents, language
+from agentos.llm.offline.changes import read, statements
 from agentos.llm.offline.core_edits import CoreEdits
 from agentos.llm.offline.facts import Fact, answering_lines, extract_facts, is_quoted_talk, parse_line, same_value, told
 from agentos.llm.offline.memories import Memory, best_memories, corrected, excerpt, parse_memories, states
@@ -97,34 +99,63 @@ def _confirmation(results: Sequence[Result]) -> str:
 
 
 def _quote(turn: Turn, memories: Sequence[Memory]) -> str:
-    """The best memory, quoted with its date and id."""
+    """The best memory, quoted with its date and id; of those that disagree with it the newest, then the one before."""
     question = language.question_in(turn.text) or turn.text
-    held = [Memory("", max((m.date for m in memories if _tells(m, line)), default=""), line) for line in turn.remarks]
+    now = Memory("", _day(turn.said), turn.text)
+    tellers = {
+        line: max((m for m in [now, *memories] if _tells(m, line)), key=_age, default=None) for line in turn.remarks
+    }
+    held = [Memory("", told_by.date if told_by else "", line) for line, told_by in tellers.items()]
     best = best_memories(question, [*held, *memories])
     if not best:
         return UNKNOWN
     first = next((m for m in best if m in held and _outdates(m, best[0], held)), best[0])
+    rivals = [m for m in best if m != first and not m.id.startswith("p") and _disagree(m, first)]
+    first, *earlier = sorted([first, *rivals], key=lambda m: _age(tellers.get(m.text) or m), reverse=True)
     if not first.date:
         return told([first.text])
-    where = f" ({first.id})" if first.id else ""
-    speaker = f", {first.name} said" if first.name else ""
-    also = [m.id for m in best[1:3] if m.id and not (first in held and _tells(m, first.text))]
+    also = [m.id for m in best[1:3] if m.id and m not in earlier and not (first in held and _tells(m, first.text))]
     more = f" See also {' and '.join(also)}." if also else ""
-    return f'On {first.date}{where}{speaker}: "{excerpt(first.text, question)}"{more}'
+    if earlier and first not in held and not first.id.startswith("p"):  # what those replaced holds no more
+        dated = _quoted(earlier[0], question) if earlier[0].date else told([earlier[0].text])
+        more = f" Earlier, {dated[:1].lower()}{dated[1:]}" if earlier[0].date else f" {dated}"
+    return f"{_quoted(first, question)}{more}"
+
+
+def _age(memory: Memory) -> tuple[str, int]:
+    """What sorts messages from the oldest to the newest, those of one minute too."""
+    number = int(memory.id[1:]) if re.fullmatch(r"m\d+", memory.id) else 0
+    return memory.date, number if memory.id else sys.maxsize  # without an id: the message that is being answered
+
+
+def _quoted(memory: Memory, question: str) -> str:
+    where = f" ({memory.id})" if memory.id else ""
+    speaker = f", {memory.name} said" if memory.name else ""
+    return f'On {memory.date}{where}{speaker}: "{excerpt(memory.text, question)}"'
 
 
 def _tells(memory: Memory, line: str) -> bool:
     """Whether a memory says what stands in core memory."""
-    return language.plain(line).casefold() in language.plain(memory.text).casefold()
+    said = language.plain(line).casefold() in language.plain(memory.text).casefold()
+    return said or any(same_value(s.text, line) for s in statements(_told(memory)))
+
+
+def _told(memory: Memory) -> str:
+    return intents.to_remember(memory.text) or memory.text
+
+
+def _disagree(one: Memory, other: Memory) -> bool:
+    """Whether two memories state what cannot hold together."""
+    return any(s.disagrees(t) for s in statements(_told(one)) for t in statements(_told(other)))
 
 
 def _outdates(line: Memory, memory: Memory, held: Sequence[Memory]) -> bool:
     """Whether a line of core memory took the place of what was to be remembered before."""
     if memory.date > line.date or any(_tells(memory, other.text) for other in held):
         return False
-    before = intents.to_remember(memory.text) or memory.text
+    before = _told(memory)
     alike = language.alike(line.text, before) and language.same_subject(line.text, before)
-    return alike or language.contradicts(line.text, before)
+    return alike or language.contradicts(line.text, before) or _disagree(line, memory)
 
 
 def _summary(prompt: Prompt, request: str) -> str:
@@ -253,7 +284,9 @@ def _forget(turn: Turn) -> Answer | None:
 
 
 def _correction(turn: Turn) -> Answer | None:
-    """A bare “no, it's Lisbon”, right after a fact was noted, or “no, the key is under the mat” at any time."""
+    """A bare “no, it's Lisbon”, right after a fact was noted, or “the key is under the mat now” at any time."""
+    if CoreEdits(turn).change(turn.text).any:
+        return _facts_and_question(turn)
     if extract_facts(turn.text):
         return None
     write, value = turn.prompt.last_write, intents.corrected_value(turn.text)
@@ -271,8 +304,8 @@ def _facts_and_question(turn: Turn) -> Answer | None:
     """Notes what was stated and answers what was asked; a search takes the text to the next step."""
     edits = CoreEdits(turn)
     for said in turn.prompt.pending[:-1]:
-        edits.take(extract_facts(said.text), known=False)
-    edits.take(extract_facts(turn.text))
+        edits.take(extract_facts(said.text), known=False).change("" if said.by_client else said.text)
+    edits.take(extract_facts(turn.text)).change(turn.text)
     question = language.question_in(turn.text)
     if question is None:
         return edits.answer() if edits.any else None
@@ -296,7 +329,10 @@ def _stated(turn: Turn) -> str:
     """What a message corrects and nothing else; empty where archival memory could not be put right."""
     able = {"archival_memory_search", "archival_memory_insert"} <= turn.tools
     asks = language.question_in(turn.text) or extract_facts(turn.text)
-    stated = intents.corrected_statement(turn.text) if able and not asks else None
+    if not able or asks:
+        return ""
+    changed = [s.text for s in statements(turn.text) if s.changed and not s.denied]
+    stated = changed[0] if len(changed) == 1 else intents.corrected_statement(turn.text)
     return stated.rstrip(" .!") if stated and len(language.stems(stated)) > 1 else ""
 
 
@@ -324,6 +360,18 @@ def _superseding(turn: Turn) -> Answer | None:
     return Answer(_acknowledgement(turn))
 
 
+def _doubted(turn: Turn) -> Answer | None:
+    """What stands in core memory against what was just said, which only a word of change replaces."""
+    said = list(statements(turn.text))
+    lines = [line for line in turn.remarks if (old := read(line)) and any(s.disagrees(old) for s in said)]
+    if not lines:
+        return None
+    held = " and ".join(f"“{line.rstrip(' .')}”" for line in lines)
+    return Answer(
+        f"I have noted: {held}. If that has changed, say so with “now”; “forget that …” takes out what no longer holds."
+    )
+
+
 def _day(said: Said) -> str:
     return f"{said.at:%Y-%m-%d %H:%M}" if said.at else "an earlier day"
 
@@ -339,5 +387,5 @@ def _searches(question: str, tools: frozenset[str]) -> list[NamedCall]:
 
 _RULES: tuple[Callable[[Turn], Answer | None], ...] = (
     _idle_talk, _correction, _reminder, _pinned, _standing_rule, _remember, _forget, _facts_and_question,
-    _archived_correction,
+    _doubted, _archived_correction,
 )  # fmt: skip

@@ -30,7 +30,7 @@ _ILLNESS = (
     r"|hay fever|high blood pressure|hypertension|arthritis|tinnitus|a pacemaker|lactose intolerance"
     r"|a heart condition)"
 )
-_NATIONS = listed(
+NATIONS = listed(
     "american british english scottish welsh irish canadian australian french german austrian swiss dutch "
     "belgian italian spanish portuguese greek turkish polish czech slovak hungarian romanian bulgarian serbian "
     "croatian bosnian slovenian ukrainian russian norwegian swedish danish finnish icelandic estonian latvian "
@@ -39,7 +39,7 @@ _NATIONS = listed(
     "moroccan algerian tunisian nigerian kenyan ghanaian ethiopian israeli iranian iraqi syrian lebanese "
     "afghan taiwanese singaporean jamaican"
 )
-_TONGUES = frozenset(_NATIONS) | frozenset(
+_TONGUES = frozenset(NATIONS) | frozenset(
     listed(
         "mandarin cantonese hindi urdu arabic hebrew persian farsi bengali tamil swahili catalan basque latin "
         "esperanto tagalog malay punjabi gaelic afrikaans albanian georgian armenian"
@@ -122,7 +122,7 @@ _RULES = (
     Rule("Job", rf"{_I}(?:started|got)(?: working| an?(?: new)? job) as (?:an? )?(?P<v>.+)", "noun", True),
     Rule("Job", r"my (?:job|profession|occupation) is (?:being |to be )?an? (?P<v>.+)", "profession"),
     Rule("Job", rf"{_AM}(?:an? )?(?P<v>.+)", "profession"),
-    Rule("Nationality", rf"{_AM}(?:an? )?(?P<v>{'|'.join(_NATIONS)})(?: citizen)?", "title"),
+    Rule("Nationality", rf"{_AM}(?:an? )?(?P<v>{'|'.join(NATIONS)})(?: citizen)?", "title"),
     Rule("Marital status", rf"{_AM}(?P<v>(?:happily |newly )?(?:married|engaged)(?: to .+)?|single|divorced"
         rf"|widowed)", "free"),
     Rule("Diet", rf"{_AM}(?:an? )?(?P<v>(?:strict )?(?:vegetarian|vegan|pescatarian)|(?:lactose"
@@ -203,7 +203,7 @@ _TRAILING = (
     r"|weeks?|months?|years?) ago)|, (?:not|which|who|where|so|and|it|we|he|she|they|i) .+|[ ,]+not .+| [-–—(] ?.+"
     r"|:\)|;\)|[\s.,!;:)\"']+)$"
 )
-_NOT_NAME = frozenset(_NATIONS) | frozenset(
+_NOT_NAME = frozenset(NATIONS) | frozenset(
     listed(
         "ok okay sorry fine good great well back home here there happy sad tired sick ill late sure ready busy "
         "bored lost done glad in on at not no yes hungry thirsty excited afraid scared confused curious new old "
