@@ -96,6 +96,7 @@ BAD_INPUT = [
     (["agents", "show", "nobody"], 2, "there is no agent 'nobody'"),
     (["agents", "delete", "ada"], 2, "say --yes"),
     (["agents", "create", "ada"], 2, "exists already"),
+    (["agents", "create", " "], 2, "no space at an end"),
     (["memory", "show", "ada", "nope"], 1, "the blocks are: persona"),
     (["memory", "search", "ada", " "], 2, "the query is empty"),
     (["memory", "search", "ada", "x", "--in", "nowhere"], 2, "nowhere"),
@@ -132,6 +133,10 @@ def test_bad_input_is_one_sentence_and_an_exit_code(cli: Cli) -> None:
         assert sentence in done.stderr, (args, done)
         assert "Traceback" not in done.stderr, (args, done)
         assert done.stdout == "", (args, done)
+
+
+def test_a_command_that_is_named_can_be_pasted(cli: Cli) -> None:
+    assert "`agentos chat --agent 'Ada & Bo'` talks with it" in cli.ok("agents", "create", "Ada & Bo")
 
 
 def test_settings_that_cannot_be_used(cli: Cli) -> None:

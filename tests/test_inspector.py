@@ -338,6 +338,19 @@ def test_undo_of_all_is_refused_whole(live: Served, window: Window) -> None:
     assert block_of(live, agent).value == "put right by hand"
 
 
+def test_what_an_mcp_client_wrote_is_told_as_such(live: Served, window: Window) -> None:
+    agent, runtime = live.create("written"), live.service.runtime
+    memory = runtime.memory(agent)
+    live.run(curate.insert_passage(runtime.store, runtime.clock, memory, agent, "Ada sails", client="Desk"))
+    page = window()
+    page.goto("/agents/written/archival")
+    assert "by an MCP client" in page.locator(".passage").inner_text()
+    page.goto("/agents/written/timeline")
+    page.get_by_role("link", name="all by Desk").click()
+    page.wait_for_url("**client=Desk")
+    assert page.locator(".source strong").all_inner_texts() == ["What the MCP client Desk wrote"]
+
+
 def test_long_histories_are_paged(live: Served, window: Window) -> None:
     agent = told(live, "long")
     for number in range(65):

@@ -3,13 +3,13 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from agentos.errors import ProviderError
 from agentos.events import Retry
-from agentos.messages import Reply
+from agentos.messages import Reply, StopReason
 from agentos.protocols import Delta
 from agentos.testing import FixedClock, FunctionLLM, call, say
 from inspecting import HOSTILE, PHONE, browser, check_page, faults, told, window
@@ -97,7 +97,7 @@ def test_a_turn_is_followed_while_it_runs(live: Served, window: Window, gate: Ca
     seen(page, ".state", "done")
     assert not page.locator("#live").is_visible()
     assert "test/talker" in page.locator(".entry.reply").first.inner_text()
-    assert "end_turn" in page.locator(".facts").inner_text()
+    assert page.locator(".facts [title=end_turn]").inner_text() == "finished"
     status, value, _ = live.ask("GET", f"/agentos/v1/agents/follow/runs/{run}")
     assert (status, [entry["type"] for entry in value["entries"]]) == (200, ["input", "reply"])
     page.goto(f"/agents/follow/runs/{live.ask('GET', '/agentos/v1/agents/follow/runs')[1]['runs'][1]['id']}")
@@ -191,7 +191,7 @@ def test_chat_tells_of_failures_and_cancels(live: Served, window: Window, gate: 
     page.context.clear_cookies()
     words.fill("signed out")
     page.keyboard.press("Enter")
-    seen(page, "#notice", "You are signed out")
+    assert seen(page, "#notice .bad", "You are signed out").get_by_role("link", name="Sign in").count() == 1
     assert words.input_value() == "signed out"
     said = live.read(lambda tx: [m.content for m in tx.recent_messages(agent, 50)])
     assert "signed out" not in said
@@ -298,7 +298,7 @@ def test_calls_that_wait_are_decided(live: Served, window: Window) -> None:
     page.goto(f"/agents/asks/runs/{run}")
     seen(page, ".state", "waits for approval")
     page.get_by_role("button", name="Approve core_memory_append").click()
-    seen(page, ".call .tag", "approved by user")
+    seen(page, ".call .tag", "approved by a person")
     seen(page, ".state", "done")
     page.goto("/agents/asks/chat")
     words = page.get_by_label("Your message")
@@ -310,8 +310,33 @@ def test_calls_that_wait_are_decided(live: Served, window: Window) -> None:
     page.get_by_role("button", name="Refuse core_memory_append").click()
     page.locator(".decide").wait_for(state="detached")
     page.locator(".busy .state").wait_for(state="detached")
+    seen(page, ".did .tag", "refused")
     assert live.read(lambda tx: [b.value for b in tx.blocks(agent) if b.label == "human"]) == ["Name: Ann"]
     run = live.ask("GET", "/agentos/v1/agents/asks/runs")[1]["runs"][0]["id"]
     page.goto(f"/agents/asks/runs/{run}")
-    assert "it is not so <b>" in seen(page, ".call", "refused by user").inner_text()
+    assert "it is not so <b>" in seen(page, ".call", "refused by a person").inner_text()
+    page.goto("/agents/asks/timeline?kind=all")
+    for said in ("approved a call of", "refused a call of"):
+        assert "core_memory_append" in seen(page, ".event .line", said).inner_text()
+    assert "the first request" in seen(page, ".event", "began the prompt anew").inner_text()
     page.goto("/")
+
+
+def test_why_a_turn_stopped_is_said_in_words(live: Served, window: Window) -> None:
+    agent = live.create("stops", settings={"approvals": {"core_memory_append": "ask"}})
+    start(live, agent, "note Name: Ann")
+    assert until(lambda: live.ask("GET", "/agentos/v1/agents/stops/approvals")[1])
+    start(live, agent, "something else")
+    start(live, agent, "fail")
+    assert until(lambda: not live.read(lambda tx: tx.open_runs(agent))) is True
+    page = window()
+    page.goto("/?find=stops")
+    assert page.locator("td [title=llm_error]").inner_text() == "the model failed"
+    page.goto("/agents/stops/runs")
+    assert page.locator("td [title=requires_approval]").inner_text() == "a call needed approval"
+    options = page.locator("#stop_reason option").all()
+    assert {option.get_attribute("value") for option in options} == {"", *get_args(StopReason)}
+    assert all("_" not in option.inner_text() for option in options)
+    page.goto("/agents/stops/chat")  # the refused call's result stands behind the words that refused it
+    assert page.locator(".said > li").all_inner_texts()[2].startswith("a call needed approval")
+    assert page.locator("[title=requires_approval]").count() == 1

@@ -503,7 +503,7 @@ def test_names_are_the_same_each_time_and_clash_with_none_of_ours() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"name": "Bad Name", "url": "http://x"}, "name: "),
+        ({"name": "Bad Name", "url": "http://x"}, "name: use at most 32 small letters, digits, - and _"),
         ({"name": "a__b", "url": "http://x"}, "name: "),
         ({"name": "a", "url": "http://x", "command": "x"}, "a command or a url"),
         ({"name": "a", "url": "http://x", "args": ["x"]}, "go with a command"),

@@ -204,6 +204,7 @@ async def test_refusals_say_what_to_do(live: Served) -> None:
             ("ask", {"message": " "}, "the message is empty; write something"),
             ("list_changes", {"after": -1}, "'after': input should be greater than or equal to 0"),
             ("list_changes", {"after": "x"}, "'after': input should be a valid integer"),
+            ("list_changes", {"since": "May"}, "since is 'May', which is no ISO date; write it like"),
         ):  # fmt: skip
             assert sentence in await refused(mcp, tool, **arguments, agent="eve"), (tool, arguments)
     assert live.read(lambda tx: tx.count_passages(tx.agent_named("eve").id)) == 0
@@ -571,7 +572,7 @@ async def test_all_that_a_client_wrote_is_taken_back_over_http(live: Served) -> 
     undone = live.ask("POST", undo, {"client": name, "since": "2020-05-08T00:00:00+00:00"})[1]["undone"]
     assert [one["changes"] for one in undone] == ["- likes cake", "- likes tea"]
     assert live.read(lambda tx: tx.count_passages(ada)) == 0
-    assert "What came of an import" in live.ask("GET", "/agents/written/timeline?imported=true&actor=import")[1]
+    assert "What was imported" in live.ask("GET", "/agents/written/timeline?imported=true&actor=import")[1]
     form = urllib.parse.urlencode({"imported": "true"}).encode()
     status, page, _ = live.ask(
         "POST", "/agents/written/timeline/undo", form, content_type="application/x-www-form-urlencoded"

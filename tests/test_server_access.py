@@ -55,7 +55,7 @@ def test_every_request_needs_the_token(live: Served) -> None:
             status, value, head = raw(live, f"GET {path}", f"Authorization: {given}")
             assert (status, next(iter(value))) == (401, "detail"), (given, path)
             assert "www-authenticate: bearer" in head
-            assert "server.token" in value["detail"]
+            assert "server.token, and `agentos token create` makes one for /mcp" in value["detail"]
             assert TOKEN not in json.dumps(value)
     assert live.ask("GET", "/metrics", authorization=f"bearer  {TOKEN}")[0] == 200
     for path in ("/healthz", "/readyz", "/healthz/"):

@@ -491,11 +491,11 @@ class Runtime:
 
 def _refuse_odd(name: str) -> None:
     """`UsageError` where an agent cannot be named so."""
-    odd = name.startswith((".", "-")) or any(not c.isprintable() or c in "/\\" for c in name)
+    odd = name.startswith((".", "-")) or name != name.strip() or any(not c.isprintable() or c in "/\\" for c in name)
     if odd or not 0 < len(name) <= 100:
         raise UsageError(
             f"an agent cannot be named {name!r}; use 1 to 100 printable characters without slashes, "
-            "the first no dot or hyphen"
+            "the first no dot or hyphen, no space at an end"
         )
 
 

@@ -1,5 +1,6 @@
 """`agentos agents`: list, show, create, delete."""
 
+import shlex
 import sys
 
 from agentos import values
@@ -33,7 +34,8 @@ async def create_agent(name: str, persona: str, model: str | None, as_json: bool
     async with open_runtime() as runtime:
         record = await runtime.create_agent(name, persona=persona, model=model)
         value = await values.agent_details(runtime, record)
-    show_json(value) if as_json else show(f"created {line(name)}; `agentos chat --agent {line(name)}` talks with it")
+    command = f"agentos chat --agent {shlex.quote(name)}"
+    show_json(value) if as_json else show(f"created {line(name)}; `{line(command)}` talks with it")
 
 
 @blocking

@@ -47,7 +47,7 @@ class Caller:
         if not text:
             return None
         try:
-            return read_time(text, self.runtime.clock.now(), end=name != "start")
+            return read_time(text, self.runtime.clock.now(), end=name not in ("start", "since"))
         except ValueError:
             raise ToolError(f"{name} is {text!r}, which is no ISO date; write it like 2026-05-08") from None
 
@@ -261,7 +261,7 @@ class ListChanges(Tool):
 
     async def run(self, caller: Caller) -> Json:
         """A page of the journal."""
-        since = caller.time("start", self.since)
+        since = caller.time("since", self.since)
 
         def work(tx: Any) -> list[Json]:
             return values.changes_value(tx, caller.agent.id, self.after, since, self.limit + 1, _MEMORY_EVENTS)

@@ -259,14 +259,15 @@ def _same_place(origin: str, host: str) -> bool:
 def _unknown(request: Request) -> _Refused:
     """Who asks for a page is led to the sign-in; all others are told what they lack."""
     if request.headers.get("hx-request") == "true":
-        return _Refused(401, "you are signed out; sign in again in another tab, then reload this page")
+        return _Refused(401, "you are signed out; copy what you typed, sign in again, then reload this page")
     if request.method in _READING and wants_page(request) and "authorization" not in request.headers:
         query = request.scope["query_string"].decode("latin-1")
         asked = quote(request.scope["path"]) + (f"?{query}" if query else "")
         return _Refused(303, "sign in first", {"Location": with_query(_SIGN_IN, next=asked)})
     return _Refused(
         401,
-        "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token",
+        "a valid token is needed: `Authorization: Bearer TOKEN`; the server's home holds it in server.token, "
+        "and `agentos token create` makes one for /mcp",
         {"WWW-Authenticate": "Bearer"},
     )
 

@@ -124,6 +124,8 @@ def read_server(**values: Any) -> McpServer:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         said = first["msg"].removeprefix("Value error, ")
+        if place == "name":
+            said = "use at most 32 small letters, digits, - and _, such as notes or my-notes"
         raise UsageError(f"{place}: {said}" if place else said) from None
 
 

@@ -32,17 +32,19 @@ async def chat_page(request: Request, name: str, serving: Serving, before: Befor
     """The conversation; what is being said is told by the agent's events."""
     record = await agent_record(serving, name)
 
-    def work(tx: Any) -> tuple[values.Json, bool]:
-        return values.conversation_value(tx, record.id, before=before, limit=_PAGE), bool(tx.open_runs(record.id))
+    def work(tx: Any) -> tuple[values.Json, bool, set[str]]:
+        found = values.conversation_value(tx, record.id, before=before, limit=_PAGE)
+        decided = [said for run_id in found["runs"] for said in tx.run(run_id).decisions.items()]
+        return found, bool(tx.open_runs(record.id)), {call_id for call_id, said in decided if not said.approve}
 
-    found, busy = await serving.store.read(work)
+    found, busy, refused = await serving.store.read(work)
     turn, last = found["turn"], max((m["place"] or 0 for m in found["messages"]), default=0)
     writing = await written(serving, turn["id"], last) if turn and turn["open"] else NOTHING
     older = found.pop("before")
     results = {m["call_id"]: m for m in found["messages"] if m["role"] == "tool"}
     return page(
         request, "chat.html", agent=record.name, agent_id=record.id, view="chat", older=older, first=before is None,
-        writing=writing, busy=busy, results=results, last=last, **found,
+        writing=writing, busy=busy, refused=refused, results=results, last=last, **found,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const followed = () => document.querySelector("[data-live]");
-  const SIGNED_OUT = "You are signed out; sign in again in another tab, then reload this page.";
+  const SIGNED_OUT = "You are signed out. Copy what you typed, sign in again, then reload this page.";
   const heard = new Set();
   const rendered = new Map();
   let live = { place: 0, text: "", count: 0 };
@@ -26,7 +26,7 @@
     notice(SIGNED_OUT);
     const way = document.createElement("a");
     Object.assign(way, { href: "/sign-in", target: "_blank", rel: "noopener", textContent: "Sign in" });
-    find("notice").append(way);
+    find("notice").firstElementChild.append(" ", way);
   }
 
   // what is new is read out once, however often the page around it is made anew
