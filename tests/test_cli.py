@@ -226,6 +226,7 @@ def test_what_was_said_is_remembered_found_explained_and_undone(cli: Cli) -> Non
     assert chain[-1]["text"] == "My name is Grace Hopper."
 
     cli.ok("memory", "edit", "ada", "human", "--value", "Name: Ada")
+    assert "no such versions" in cli.ok("memory", "versions", "ada", "human", "--before", "1")
     history = cli.json("memory", "history", "ada", "human")
     assert history[0]["changes"] == f"- {block['value']}\n+ Name: Ada"
     assert [history[0]["actor"], history[1]["actor"]] == ["user", "agent"]

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from agentos.errors import StoreError
 from agentos.server.inspector.sessions import Sessions, local_path
 from agentos.testing import FixedClock, FunctionLLM
 from forks import Forks
@@ -167,6 +168,8 @@ def test_each_token_has_its_own_sessions(live: Served) -> None:
     assert session is not None
     assert one.cookie != other.cookie
     assert live.run(other.read(cookie.replace(one.cookie, other.cookie))) is None
+    ahead = Sessions("token-one", store, lambda: 1000.0 + 30 * 24 * 3600)  # a clock that was set right since
+    assert live.run(one.read(ahead.set_cookie(ahead.begin(), secure=False).partition(";")[0])) is None
     for moment in (session.began, session.expires):
         assert live.run(one.read(cookie.replace(str(moment), str(moment + 9)))) is None
 
@@ -216,6 +219,31 @@ def test_open_streams_end_with_their_session(live: Served, visitor: httpx.Client
         live.service.keep_alive_seconds = 20.0
 
 
+class Away:
+    """A database that does not answer."""
+
+    async def read(self, work: Any) -> Any:
+        raise StoreError("the database does not answer")
+
+
+def test_open_streams_outlast_a_database_that_is_away(live: Served, visitor: httpx.Client) -> None:
+    sessions = live.service.sessions
+    live.service.keep_alive_seconds = 0.05
+    try:
+        enter(visitor)
+        with visitor.stream("GET", "/agentos/v1/agents/ada/events") as events:
+            parts = events.iter_text()
+            assert "begin" in next(parts)
+            live.service.sessions = Sessions(TOKEN, cast("Any", Away()), live.service.runtime.clock.now().timestamp)
+            assert ["still there" in next(parts) for _ in range(3)] == [True] * 3
+            assert visitor.get("/").status_code == 503
+            live.service.sessions = sessions
+            visitor.post("/sign-out", headers={"x-csrf-token": csrf(visitor)})
+            assert set("".join(parts).split("\n\n")) <= {": still there", ""}
+    finally:
+        live.service.keep_alive_seconds, live.service.sessions = 20.0, sessions
+
+
 def test_every_answer_carries_the_policy(live: Served, visitor: httpx.Client) -> None:
     enter(visitor)
     page = visitor.get("/")
@@ -252,6 +280,8 @@ def test_errors_of_pages_are_pages(live: Served, visitor: httpx.Client) -> None:
         assert '<p role="alert">' in answer.text
         assert 'href="/"' in answer.text
         assert ('aria-label="Views of the agent"' in answer.text) == path.startswith("/agents/ada/")
+    for since in ("0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"):
+        assert visitor.get(f"/agents/ada/timeline?client=x&since={since}").status_code == 200
     other = visitor.get("/agents/ada/nowhere", headers={"host": "evil.example"})
     assert (other.status_code, "Views of the agent" in other.text) == (403, False)
     assert visitor.get("/agentos/v1/nowhere").json() == {"detail": "Not Found"}

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from agentos.messages import Cause, Message, Passage, ToolCall, Usage
-from agentos.server.inspector.render import text_part
+from agentos.server.inspector.render import _diff, text_part
 from agentos.state import RunRecord, StepRecord
 from inspecting import HEAVIEST_BYTES
 from serving import TOKEN, Served, served
@@ -83,6 +83,11 @@ def test_the_heaviest_pages_are_light(live: Served) -> None:
             if weight > HEAVIEST_BYTES:
                 heavy[path] = weight
     assert heavy == {}
+
+
+def test_a_diff_is_cut_where_its_room_ends() -> None:
+    lines = _diff(f"- {'a' * 990}\n+ {'b' * 50_000}", 1000)
+    assert [(kind, len(text)) for kind, text in lines] == [("removed", 990), ("added", 2), ("cut", 0)]
 
 
 def test_the_parts_of_a_long_text_are_all_of_it() -> None:

@@ -25,6 +25,7 @@ from agentos.memory.recall import MessageFilter
 from agentos.messages import Block, Cause, Message, Passage
 from agentos.protocols import LLMRequest, SearchQuery
 from agentos.runtime import Runtime
+from agentos.server.inspector.sessions import Sessions
 from agentos.settings import Settings
 from agentos.state import AgentRecord, InboxItem
 from agentos.store.database import Database, make_engine
@@ -96,6 +97,7 @@ async def test_rows_of_the_first_version_are_kept(postgres: Server) -> None:
             "; INSERT INTO journal (agent_id, created_at, actor, action, target, note)"
             " SELECT 'agent-1', '2026-05-08T09:30:00.000000+00:00', actor, 'passage.insert', 'p1', note FROM (SELECT"
             " 'client' AS actor, 'replaces p9; from Desk' AS note UNION ALL SELECT 'client', 'from Desk (laptop)'"
+            " UNION ALL SELECT 'client', 'replaces p9; from a; from b'"
             " UNION ALL SELECT 'user', 'from here') AS written"
         )
     engine.dispose()
@@ -108,6 +110,7 @@ async def test_rows_of_the_first_version_are_kept(postgres: Server) -> None:
     await store.close()
     assert sorted((e["client"] or "", e["note"]) for e in events) == [
         ("", "from here"), ("Desk", "replaces p9"), ("Desk (laptop)", ""),
+        ("a; from b", "replaces p9"),
     ]  # fmt: skip
     assert (passage.text, passage.replaces, passage.superseded_by) == ("tea at four", None, None)
     assert (run.max_steps, run.background, run.decisions) == (None, False, {})
@@ -545,3 +548,15 @@ async def test_a_text_too_long_for_the_index_is_kept(two: tuple[Database, Databa
     for word, expected in (("wff", {saved.id}), ("w61a7f", set())):
         [scores] = await two[0].read(lambda tx, word=word: tx.message_scores(ADA.id, [word], wanted, 10))  # type: ignore[misc]
         assert set(scores) == expected
+
+
+async def test_a_session_that_two_servers_end_at_once_has_ended(postgres: Server) -> None:
+    url = postgres.database()
+    stores = [Database(url), Database(url)]
+    servers = [Sessions("token", store, lambda: 1000.0) for store in stores]
+    for _ in range(10):
+        session = servers[0].begin()
+        await asyncio.gather(*(server.end(session) for server in servers * 2))
+        assert not await servers[1].good(session)
+    for store in stores:
+        await store.close()

@@ -128,6 +128,7 @@ async def test_rows_of_the_first_version_are_kept(path: Path) -> None:
             "; INSERT INTO journal (agent_id, created_at, actor, action, target, note)"
             " SELECT 'agent-1', '2026-05-08T09:30:00.000000+00:00', actor, 'passage.insert', 'p1', note FROM (SELECT"
             " 'client' AS actor, 'replaces p9; from Desk' AS note UNION ALL SELECT 'client', 'from Desk (laptop)'"
+            " UNION ALL SELECT 'client', 'replaces p9; from a; from b'"
             " UNION ALL SELECT 'user', 'from here') AS written"
         )
     raw.close()
@@ -143,6 +144,7 @@ async def test_rows_of_the_first_version_are_kept(path: Path) -> None:
     await database.close()
     assert sorted((e["client"] or "", e["note"]) for e in events) == [
         ("", "from here"), ("Desk", "replaces p9"), ("Desk (laptop)", ""),
+        ("a; from b", "replaces p9"),
     ]  # fmt: skip
     assert (passage.text, passage.replaces, passage.superseded_by, found) == ("tea at four", None, None, [passage.id])
     assert (run.max_steps, run.background, run.decisions) == (None, False, {})

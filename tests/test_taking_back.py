@@ -245,6 +245,63 @@ async def test_of_a_client_all_or_nothing_is_taken_back(home: Home) -> None:
     assert notice.content.endswith("So were 10 more changes taken back.")
 
 
+async def test_what_was_deleted_since_is_out_already(home: Home) -> None:
+    async def delete(ref: str, client: str = "") -> None:
+        await curate.delete_passage(home.store, home.clock, agent.id, int(ref[1:]), client=client)
+
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    by_hand, own, _ = [await remember(home, agent, text, client="Desk") for text in ("one", "two", "three")]
+    await delete(by_hand)
+    await delete(own, "Desk")
+    assert await take_back(home, agent, client="Desk") == ["passage.delete", "passage.insert", "passage.insert"]
+    assert await valid(home, agent) == {}
+    with pytest.raises(UsageError, match="still stands"):
+        await take_back(home, agent, client="Desk")
+
+
+async def test_a_block_must_fit_as_it_reads_in_the_end(home: Home) -> None:
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    for text in ("long " * 100, "short", "shorter"):
+        await curate.edit_block(home.store, await agent.turn(), "human", text, client="Desk")
+    block = await home.block(agent)
+    await curate.change_block(home.store, block.id, await agent.turn(), limit=100)
+    newest = next(e["id"] for e in await journal(home, agent, kind="block", actor="client"))
+    await undo(home, agent, newest)
+    with pytest.raises(UsageError, match="has 500 characters and the limit is now 100"):
+        await undo(home, agent, newest - 1)
+    assert (await home.block(agent)).value == "short"
+    assert await take_back(home, agent, client="Desk") == ["block.edit", "block.edit"]
+    assert (await home.block(agent)).value == ""
+
+
+async def test_many_changes_of_one_thing_are_taken_back(home: Home) -> None:
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    await remember(home, agent, "likes tea", "drink")
+
+    def tag(tx: Any) -> None:
+        passage = tx.recent_passages(agent.id)[0]
+        for n in range(510):
+            tx.add_passage(replace(passage, tags=(f"tag {n}",)), Cause(agent.id, "client", client="Desk"))
+
+    await home.store.write(tag)
+    assert await take_back(home, agent, client="Desk") == ["passage.tag"] * 510
+    assert await valid(home, agent) == {"likes tea": ("drink",)}
+
+
+async def test_too_many_events_are_refused_with_a_way_on(home: Home) -> None:
+    def fill(tx: Any) -> None:
+        for cause in (Cause(agent.id, "client", client="Desk"), Cause(agent.id, "import")):
+            for n in range(taking_back._MOST_AT_ONCE + 1):
+                tx.journal(cause, "block.edit", f"b{n}", before=1, after=2)
+
+    agent = await home.agent(FunctionLLM(lambda request: "ok"))
+    await home.store.write(fill)
+    with pytest.raises(UsageError, match=r"2001 events .* begin with the newest: those since 20"):
+        await take_back(home, agent, client="Desk")
+    with pytest.raises(UsageError, match=r"2001 events .* an agent file makes an agent of its own: delete that one"):
+        await take_back(home, agent, imported=True)
+
+
 async def test_what_an_import_brought_is_taken_back(home: Home) -> None:
     agent = await home.agent(FunctionLLM(lambda request: "ok"))
     lines = ['{"role": "user", "content": "long ago"}']

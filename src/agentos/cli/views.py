@@ -148,6 +148,8 @@ def message(value: Json) -> RenderableType:
 
 def versions(value: Json) -> RenderableType:
     """What each version of a block changed, newest first."""
+    if not value["versions"]:
+        return Text("no such versions", style="quiet")
     shown: list[RenderableType] = []
     for one in value["versions"]:
         source = " ".join(filter(None, [one["actor"], one["agent"] and line(one["agent"]), one["message"]]))

@@ -1,7 +1,7 @@
 """Undo: the inverse of one memory event is appended, where its target is still what the event made of it."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -53,7 +53,8 @@ async def undo(store: Store, clock: Clock, turn: Turn, event_id: int | None = No
     def work(tx: Any) -> Undone:
         tx.lock_agent(agent_id)
         said: list[str] = []
-        undone = _take_back(tx, turn, _event_to_undo(tx, agent_id, event_id), now, said)
+        undone = _take_back(tx, _event_to_undo(tx, agent_id, event_id), now, said)
+        _refuse_unfit(tx, turn, [undone])
         _tell(tx, agent_id, now, said)
         return undone
 
@@ -118,10 +119,12 @@ async def undo_all(store: Store, clock: Clock, turn: Turn, source: Source) -> li
         gone: set[int | None] = set()
         refused: dict[str, str] = {}
         for event in _standing(tx, agent_id, source):
-            if event["id"] in gone or event["target"] in refused:  # there the newer one stands in its way
+            if event["id"] in gone or _was_deleted(tx, event):
+                continue
+            if event["target"] in refused:  # the newer one stands in its way
                 continue
             try:
-                done.append(_take_back(tx, turn, event, now, said))
+                done.append(_take_back(tx, event, now, said))
                 gone.add(done[-1].also)
             except UsageError as error:
                 refused[event["target"]] = str(error)
@@ -129,6 +132,7 @@ async def undo_all(store: Store, clock: Clock, turn: Turn, source: Source) -> li
             raise UsageError("nothing was taken back, as not all of it can be.\n" + "\n".join(refused.values()))
         if not done:
             raise UsageError(_nothing(tx, agent_id, source))
+        _refuse_unfit(tx, turn, done)
         _tell(tx, agent_id, now, said)
         return done
 
@@ -147,14 +151,24 @@ def _standing(tx: Any, agent_id: str, source: Source) -> list[dict[str, Any]]:
     found = [e for e in events if undoable(e) and not e["undo_of"] and e["id"] not in undone]
     if len(found) > _MOST_AT_ONCE:
         begin = (found[_MOST_AT_ONCE - 1]["created_at"] + timedelta(seconds=1)).astimezone().isoformat("T", "seconds")
-        raise UsageError(
-            f"{len(found)} events came from there, and {_MOST_AT_ONCE} are taken back at once; of a client, begin with "
-            f"the newest: those since {begin}"
-        )
+        way = "take back single events"
+        if source.client is not None:
+            way = f"begin with the newest: those since {begin}"
+        elif source.imported:
+            way = "an agent file makes an agent of its own: delete that one"
+        raise UsageError(f"{len(found)} events came from there, and {_MOST_AT_ONCE} are taken back at once; {way}")
     if not source.imported:
         return found
     ended = _came_ended(tx, agent_id, [e["after_id"] for e in found if e["action"] == "passage.insert"])
     return [e for e in found if e["target"] not in ended]
+
+
+def _was_deleted(tx: Any, event: dict[str, Any]) -> bool:
+    """Whether the event stored a passage, in nothing's place, that was deleted since: it is out of memory already."""
+    if event["action"] != "passage.insert" or event["before_id"]:
+        return False
+    passage = next(iter(tx.passages(event["agent_id"], [event["after_id"]])), None)
+    return passage is not None and passage.valid_to is not None and passage.superseded_by is None
 
 
 def _nothing(tx: Any, agent_id: str, source: Source) -> str:
@@ -171,11 +185,11 @@ def _nothing(tx: Any, agent_id: str, source: Source) -> str:
     return f"{told}; clients that wrote to this agent's memory: {known}"
 
 
-def _take_back(tx: Any, turn: Turn, event: dict[str, Any], now: datetime, said: list[str]) -> Undone:
+def _take_back(tx: Any, event: dict[str, Any], now: datetime, said: list[str]) -> Undone:
     """The undo of one event; what the agent is to be told of it is added to `said`."""
     cause = Cause(event["agent_id"], "user")
     if event["target"].startswith("b"):
-        return _undo_block(tx, turn, event, cause)
+        return _undo_block(tx, event, cause)
     if event["action"] in _OF_TAGS:
         return _undo_tags(tx, event, cause, said)
     return _undo_passage(tx, event, cause, now, said)
@@ -217,7 +231,21 @@ def _event_to_undo(tx: Any, agent_id: str, event_id: int | None) -> dict[str, An
     raise UsageError("there is no memory event to undo")
 
 
-def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Undone:
+def _refuse_unfit(tx: Any, turn: Turn, done: Sequence[Undone]) -> None:
+    """`UsageError` where a block's earlier text no longer fits; of several changes their net size counts."""
+    before = {one.target: one.before for one in reversed(done)}
+    after = {one.target: one.after for one in done}
+    for block in tx.blocks(turn.state.agent.id):
+        if (text := after.get(f"b{block.id}")) is None:
+            continue
+        if len(text) > block.limit:
+            raise UsageError(
+                f"the earlier text has {len(text)} characters and the limit is now {block.limit}; raise it first"
+            )
+        refuse_crowding(turn, tx, replace(block, value=before[f"b{block.id}"]), text)
+
+
+def _undo_block(tx: Any, event: dict[str, Any], cause: Cause) -> Undone:
     block = next((b for b in tx.blocks(cause.agent_id) if f"b{b.id}" == event["target"]), None)
     if block is None:
         raise UsageError(f"the agent no longer has block {event['target']}; nothing was undone")
@@ -229,11 +257,6 @@ def _undo_block(tx: Any, turn: Turn, event: dict[str, Any], cause: Cause) -> Und
             f"It now reads (version {now['id']}):\n{now['value']}"
         )
     text = old["value"]
-    if len(text) > block.limit:
-        raise UsageError(
-            f"the earlier text has {len(text)} characters and the limit is now {block.limit}; raise it first"
-        )
-    refuse_crowding(turn, tx, block, text)
     tx.write_block(block, text, cause, "undo.block", event["id"], restores=original(old))
     return Undone(event["id"], event["action"], event["target"], block.value, text)
 
@@ -243,7 +266,7 @@ def _undo_tags(tx: Any, event: dict[str, Any], cause: Cause, said: list[str]) ->
     if passage is None:
         raise UsageError(f"passage {event['target']} was erased; nothing was undone")
     before, after = tx.tag_changes([event["after_id"]])[event["after_id"]]
-    if not _stands(event, tx.events(cause.agent_id, passage.ref, _OF_TAGS, limit=1000)):
+    if not _stands(tx, event, _OF_TAGS):
         raise UsageError(
             f"the tags of passage {passage.ref} changed since event {event['id']}; undo the newer events first.\n"
             f"Event {event['id']} made them: {_listed(after)}\nThey now are: {_listed(passage.tags)}"
@@ -265,7 +288,7 @@ def _undo_passage(tx: Any, event: dict[str, Any], cause: Cause, now: datetime, s
         passage = passages.get(one["target"])
         if passage is None:
             raise UsageError(f"passage {one['target']} was erased; nothing was undone")
-        stands = _stands(one, tx.events(cause.agent_id, passage.ref, _OF_VALIDITY, limit=1000))
+        stands = _stands(tx, one, _OF_VALIDITY)
         if not stands or _added(one) != (passage.valid_to is None):  # one may come with its end from elsewhere
             raise UsageError(_changed(tx, event, passage))
         twin = None if _added(one) else tx.equal_passage(passage)
@@ -353,10 +376,17 @@ def original(version: dict[str, Any]) -> int:
     return int(version["restores"] or version["id"])
 
 
-def _stands(event: dict[str, Any], events: list[dict[str, Any]]) -> bool:
-    """Whether what `event` led to is what its target is now, by the target's events, newest first."""
-    state, before, after = 0, {}, {}
-    for one in reversed(events):
-        before[one["id"]] = state
-        state = after[one["id"]] = before.get(one["undo_of"], one["id"])
-    return after.get(event["id"]) == state
+def _stands(tx: Any, event: dict[str, Any], actions: tuple[str, ...]) -> bool:
+    """Whether what `event` led to is what its target is now, by the target's events of these kinds."""
+    return _made_by(tx, event, actions) == _made_by(tx, event, actions, before=event["id"] + 1)
+
+
+def _made_by(tx: Any, event: dict[str, Any], actions: tuple[str, ...], before: int | None = None) -> int:
+    """The event that made the target of `event` what it is, or was `before` another event; 0 where none did.
+
+    What an undo led to is what the target was before the event that it took back.
+    """
+    found = tx.events(event["agent_id"], event["target"], actions, limit=1, before=before)
+    while found and found[0]["undo_of"]:
+        found = tx.events(event["agent_id"], event["target"], actions, limit=1, before=found[0]["undo_of"])
+    return int(found[0]["id"]) if found else 0

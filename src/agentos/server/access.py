@@ -18,9 +18,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from agentos.errors import AgentOSError, Stopping
+from agentos.errors import AgentOSError, Stopping, StoreError
 from agentos.server.inspector.errors import error_page
 from agentos.server.inspector.render import SECURITY, wants_page, with_query
+from agentos.server.inspector.sessions import Session
 from agentos.server.replies import RETRY_AFTER_SECONDS, dumps, problem
 from agentos.server.service import HOST, Service, host_name
 from agentos.tokens import Grant, find_grant
@@ -82,7 +83,7 @@ class Access:
                 checked = time.monotonic() if streams else math.inf
             elif time.monotonic() - checked >= self._service.keep_alive_seconds:
                 checked = time.monotonic()
-                if not await self._service.sessions.good(scope["agentos.session"]):
+                if not await self._lasts(scope["agentos.session"]):
                     await send({"type": "http.response.body"})
                     raise _SignedOut
             await send(message)
@@ -191,6 +192,13 @@ class Access:
         if scope["path"] not in _OF_TOKENS:
             raise _Refused(403, "this token opens /mcp only; everything else needs the server's own")
         return grant
+
+    async def _lasts(self, session: Session) -> bool:
+        """Whether the session of an open stream still holds; while the database is away, nobody can end it."""
+        try:
+            return await self._service.sessions.good(session)
+        except StoreError:
+            return True
 
     async def _kept(self, reading: Coroutine[Any, Any, _Found]) -> _Found:
         """What the database knows of who asks."""

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from agentos import curate, values
 from agentos.errors import AgentBusy, NotFound, UsageError
 from agentos.events import Event, Saved, TurnEnded, TurnResult
-from agentos.messages import Usage
+from agentos.messages import Usage, read_time
 from agentos.protocols import SearchQuery
 from agentos.server.replies import answer, event_stream, sse
 from agentos.server.service import Service, Serving
@@ -111,6 +111,10 @@ async def search(
     return answer([values.hit_value(hit) for hit in await serving.runtime.search(record.id, asked)])
 
 
+Since = Annotated[AwareDatetime, AfterValidator(lambda when: read_time(when.isoformat(), when))]
+"""A time with its offset; one that UTC has no day for is the first or last of the calendar."""
+
+
 class OfSource(BaseModel):
     """A source of memory events: a turn, a message or one call of it, an MCP client, or what was imported."""
 
@@ -119,7 +123,7 @@ class OfSource(BaseModel):
     call_id: str | None = None
     client: str | None = None
     """Its name as the journal has it."""
-    since: AwareDatetime | None = None
+    since: Since | None = None
     """Only what the client wrote from this time on."""
     imported: bool = False
 

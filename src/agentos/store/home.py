@@ -10,6 +10,7 @@ _LEARN = sa.text("""
 INSERT INTO model_window (model, believed, tokens) VALUES (:model, :believed, :tokens)
 ON CONFLICT (model) DO UPDATE SET believed = excluded.believed, tokens = excluded.tokens
 """)
+_KEEP = sa.text("INSERT INTO home (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = :value")
 
 
 class HomeRows(Rows):
@@ -27,9 +28,10 @@ class HomeRows(Rows):
 
     def set_home(self, key: str, value: str | None) -> None:
         """Keep a fact about the home, or with None forget it."""
-        self.connection.execute(sa.delete(_home).where(_home.c.key == key))
-        if value is not None:
-            self.insert(HomeRow, key=key, value=value)
+        if value is None:
+            self.connection.execute(sa.delete(_home).where(_home.c.key == key))
+        else:
+            self.connection.execute(_KEEP, {"key": key, "value": value})
 
     def learned_window(self, model: str, believed: int) -> int | None:
         """The context window, in tokens, that this model's provider named when it was believed to be `believed`.

@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "page_out": ("page_out",),
 }
 """Kinds of events that can be asked for: how their actions begin. `memory` is all that changes what an agent knows."""
+_OF_TAGS = ("passage.tag", "undo.tags")
 ACTORS = ("agent", "user", "client", "import", "runtime")
 
 
@@ -85,8 +86,8 @@ def _event_value(event: Json, labels: dict[str, str], undone: set[int], tool: st
 def _changes(tx: Any, agent_id: str, events: list[Json]) -> dict[int, str]:
     """`- old` and `+ new` lines of the memory events among `events`, by their ids."""
     blocks = [e for e in events if e["target"][:1] == "b" and e["after_id"]]
-    tagged = [e for e in events if e["action"] in ("passage.tag", "undo.tags") and e["after_id"]]
-    passages = [e for e in events if e["target"][:1] == "p" and e["after_id"] and e not in tagged]
+    tagged = [e for e in events if e["action"] in _OF_TAGS and e["after_id"]]
+    passages = [e for e in events if e["target"][:1] == "p" and e["action"] not in _OF_TAGS and e["after_id"]]
     versions = tx.versions({*_ids(blocks, "before_id"), *_ids(blocks, "after_id")})
     texts = {p.ref: p.text for p in tx.passages(agent_id, [int(e["target"][1:]) for e in passages])}
     tags = tx.tag_changes(_ids(tagged, "after_id"))

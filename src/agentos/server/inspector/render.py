@@ -154,7 +154,7 @@ def _diff(text: str, most: int | None = None) -> list[tuple[str, str]]:
     shown: list[tuple[str, str]] = []
     for kind, line in lines:
         if most <= 0 or len(line) > most:
-            return [*shown, (kind, f"{line[:most]} …"), ("cut", "")]
+            return [*shown, (kind, f"{line[: max(0, most)]} …"), ("cut", "")]
         shown.append((kind, line))
         most -= len(line) + _LINE_CHARS
     return shown

@@ -69,7 +69,8 @@ class Sessions:
 
     async def good(self, session: Session) -> bool:
         """Whether a session is valid still: neither too old nor signed out of."""
-        if session.expires <= self._now():
+        left = session.expires - self._now()
+        if not 0 < left <= LASTS_SECONDS + _RENEW_SECONDS:  # more has only what was signed while the clock ran ahead
             return False
         ended: str = await self._store.read(lambda tx: tx.home(_ENDED + session.nonce))
         return not ended

@@ -14,9 +14,9 @@ def upgrade() -> None:
     notes = database.exec_driver_sql("SELECT id, note FROM journal WHERE actor = 'client'").all()
     moved = []
     for event_id, note in notes:
-        rest, _, named = f"; {note}".rpartition("; ")
-        if named.startswith("from "):
-            moved.append({"event": event_id, "client": named.removeprefix("from "), "rest": rest.removeprefix("; ")})
+        rest, _, client = f"; {note}".partition("; from ")  # a name may hold these words, too
+        if client:
+            moved.append({"event": event_id, "client": client, "rest": rest.removeprefix("; ")})
     if moved:
         change = sa.text("UPDATE journal SET client = :client, note = :rest WHERE id = :event")
         database.execute(change, moved)
