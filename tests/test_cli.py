@@ -356,6 +356,16 @@ def test_doctor_and_reindex(cli: Cli) -> None:
     assert cli.home.stat().st_mode & 0o077 == 0, "opening the home closes it to others"
 
 
+def test_the_doctor_tells_what_waits_for_approval(cli: Cli) -> None:
+    cli.ok("agents", "create", "my ada")
+    cli.ok("agents", "approval", "my ada", "core_memory_append", "ask")
+    assert cli("chat", "--agent", "my ada", "-p", "My name is Ada and I live in Porto.").returncode == 5
+    turns = next(f for f in cli.json("doctor") if f["what"] == "turns")
+    assert turns["found"] == "0 interrupted, 1 for approval, 0 agents with waiting input"
+    assert turns["remedy"].endswith("agentos approve 'my ada'")
+    assert "--yes runs them, --deny REASON refuses them" in cli.ok("approve", "my ada")
+
+
 def test_doctor_names_a_damaged_database_and_an_unreachable_server(cli: Cli) -> None:
     cli.ok("agents", "create", "ada")
     alone = cli("doctor", env={"AGENTOS_MODEL": "", "AGENTOS_API_BASE": "http://127.0.0.1:9/v1"})

@@ -15,6 +15,7 @@
         ContextOverflow    the provider says the request is longer than its window
       Stopping             this process ends; what was saved goes on at its next start
       IndexUnavailable     the vector index cannot answer now; searches fall back to the exact scan
+        IndexBusy          another process has it open
 
 Anything else is a bug and propagates. Each message names the value, the limit and the remedy.
 """
@@ -107,3 +108,7 @@ class Stopping(AgentOSError):
 
 class IndexUnavailable(AgentOSError):
     """The vector index is down, rebuilding, or owned by another process."""
+
+
+class IndexBusy(IndexUnavailable):
+    """Another process has the vector index open, and keeps it up to date."""

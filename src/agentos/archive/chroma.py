@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from agentos.errors import ConfigError, IndexUnavailable
+from agentos.errors import ConfigError, IndexBusy, IndexUnavailable
 
 if TYPE_CHECKING:
     from agentos.archive.chroma_process import Reply, Request
@@ -79,7 +79,7 @@ class ChromaIndex:
         self._child: _Child | None = None
         self._crashes = 0
         self._damage: str | None = None
-        self._resting: tuple[float, str] = (0.0, "")
+        self._resting: tuple[float, IndexUnavailable] = (0.0, IndexUnavailable())
 
     async def upsert(self, collection: str, ids: Sequence[int], vectors: "Vectors") -> None:
         """Add or replace; durable when it returns. Of an id given twice the last vector counts."""
@@ -185,9 +185,9 @@ class ChromaIndex:
             raise IndexUnavailable("the index is closed")
         if self._damage is not None:
             raise IndexDamaged(self._damage)
-        until, why = self._resting
+        until, error = self._resting
         if time.monotonic() < until:
-            raise IndexUnavailable(why)
+            raise type(error)(*error.args)
         if self._child is None:
             self._child = self._start()
             try:
@@ -223,7 +223,7 @@ class ChromaIndex:
             raise self._damaged(text)
         if kind in ("busy", "unreachable"):
             self._stop()
-            raise self._rest(text)
+            raise self._rest(text, IndexBusy if kind == "busy" else IndexUnavailable)
         raise IndexUnavailable(text)
 
     def _damaged(self, why: str) -> IndexUnavailable:
@@ -232,11 +232,12 @@ class ChromaIndex:
         self._damage = f"{why}; `agentos reindex` rebuilds the index"
         return IndexDamaged(self._damage)
 
-    def _rest(self, why: str) -> IndexUnavailable:
+    def _rest(self, why: str, kind: type[IndexUnavailable] = IndexUnavailable) -> IndexUnavailable:
         """The error to raise; for a while every request gets it at once."""
-        self._resting = (time.monotonic() + self._rest_seconds, why)
+        error = kind(why)
+        self._resting = (time.monotonic() + self._rest_seconds, error)
         self._rest_seconds = min(self._rest_seconds * 2, _LONGEST_REST_SECONDS)
-        return IndexUnavailable(why)
+        return error
 
     def _set_aside(self) -> str:
         self._stop()
@@ -247,7 +248,7 @@ class ChromaIndex:
             raise IndexUnavailable(f"the index could not be set aside (exit code {ended.code})") from None
         finally:
             child.stop()
-        self._damage, self._crashes, self._resting = None, 0, (0.0, "")
+        self._damage, self._crashes, self._resting = None, 0, (0.0, IndexUnavailable())
         return str(where)
 
     def _stop(self) -> None:

@@ -82,4 +82,7 @@ async def approve(chosen: Chosen, yes: bool, deny: str | None, only: list[str], 
 def _list(values: list[Json]) -> RenderableType:
     if not values:
         return Text("no call waits for approval", style="quiet")
-    return Group(calls(values), Text("--yes runs it, --deny REASON refuses it", style="quiet"))
+    what = "--yes runs it, --deny REASON refuses it"
+    if len(values) > 1:
+        what = "--yes runs them, --deny REASON refuses them; --call ID decides on one, --json shows the IDs"
+    return Group(calls(values), Text(what, style="quiet"))

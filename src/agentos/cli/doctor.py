@@ -1,5 +1,6 @@
 """`agentos doctor` and `agentos reindex`: is everything in order, and the remedy where it is not."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from agentos.archive.sync import Healed
 from agentos.cli.opening import blocking, open_runtime
 from agentos.cli.output import make_console, safe, show, show_json
 from agentos.cli.views import number
-from agentos.errors import AgentOSError, IndexUnavailable, StoreError
+from agentos.errors import AgentOSError, IndexBusy, IndexUnavailable, StoreError
 from agentos.personas import list_personas, load_persona
 from agentos.runtime import Runtime
 from agentos.server.place import server_address
@@ -127,19 +128,26 @@ def _server(settings: Settings) -> Finding:
 
 
 async def _left_over(runtime: Runtime) -> Finding:
-    """Input that waits and turns that were interrupted."""
+    """Turns that are not over: those that somebody has to decide on, that wait, or that were interrupted."""
 
-    def work(tx: Any) -> tuple[list[str], list[str]]:
+    def work(tx: Any) -> tuple[list[str], list[str], list[str]]:
         agents = tx.agents()
+        asking = [a.name for a in agents if tx.awaits_approval(a.id)]
         waiting = [a.name for a in agents if tx.waiting(a.id)]
-        return waiting, [a.name for a in agents if tx.unfinished_run(a.id)]
+        return asking, waiting, [a.name for a in agents if a.name not in asking and tx.unfinished_run(a.id)]
 
-    waiting, unfinished = await runtime.store.read(work)
-    if not waiting and not unfinished:
+    asking, waiting, unfinished = await runtime.store.read(work)
+    if not asking and not waiting and not unfinished:
         return Finding("turns", "ok", "none waits or was interrupted")
-    name = (unfinished or waiting)[0]
-    found = f"{len(unfinished)} interrupted, {len(waiting)} agents with waiting input"
-    return Finding("turns", "warn", found, f"they go on when their agent is used: agentos chat --agent {name}")
+    served = bool(server_address(runtime.home))
+    begun = f"{len(unfinished)} {'under way' if served else 'interrupted'}"
+    found = f"{begun}, {len(asking)} for approval, {len(waiting)} agents with waiting input"
+    if asking:
+        return Finding("turns", "warn", found, f"decide on what waits: agentos approve {shlex.quote(asking[0])}")
+    if served:
+        return Finding("turns", "ok", found)
+    agent = shlex.quote((unfinished or waiting)[0])
+    return Finding("turns", "warn", found, f"they go on when their agent is used: agentos chat --agent {agent}")
 
 
 async def _model(runtime: Runtime) -> Finding:
@@ -191,6 +199,8 @@ async def _index(runtime: Runtime) -> Finding:
     rebuild = "searches use the exact scan meanwhile; agentos reindex rebuilds it"
     try:
         reports = [await runtime.sync.verify(agent_id) for agent_id in agents]
+    except IndexBusy as error:
+        return Finding("index", "ok", f"{found}; {error}, which sees to it")
     except IndexUnavailable as error:
         return Finding("index", "warn", f"{found}; {error}", rebuild)
     broken = [report for report in reports if not report.sound]
