@@ -14,7 +14,8 @@ from agentos.curate.blocks import (
 from agentos.curate.imports import Imported, import_conversation
 from agentos.curate.origins import PROVENANCE, Origin, source_chain, why
 from agentos.curate.passages import delete_passage, insert_passage, passage_id
-from agentos.curate.taking_back import Source, Undone, undo, undo_all, undoable, undone_events
+from agentos.curate.sources import Source
+from agentos.curate.taking_back import Undone, undo, undo_all, undoable, undone_events
 
 __all__ = [
     "PROVENANCE",

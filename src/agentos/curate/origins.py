@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentos.curate.taking_back import Source, original
+from agentos.curate.sources import Source
+from agentos.curate.taking_back import original
 from agentos.messages import Block, Message, Passage, clean_text
 from agentos.protocols import Store
 
