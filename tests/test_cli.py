@@ -459,15 +459,24 @@ def test_ctrl_c_ends_piped_input_and_a_retry_is_told(cli: Cli) -> None:
 
 def test_ctrl_c_while_waiting_for_a_line(cli: Cli) -> None:
     pipe = subprocess.PIPE
-    chat = subprocess.Popen([*COMMAND, "chat"], env=cli.env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-    assert chat.stdin is not None
-    assert chat.stdout is not None
-    chat.stdin.write("My name is Ada.\n")
-    chat.stdin.flush()
-    assert "Ada" in chat.stdout.readline()
-    chat.send_signal(signal.SIGINT)
-    chat.wait(60)
-    assert (chat.returncode, *chat.communicate()) == (130, "", "")
+    # a shell that started the tests beside itself ignores the signal
+    restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = f"{restore}; from agentos.cli import main; main()"
+    chat = subprocess.Popen(
+        [sys.executable, "-c", command, "chat"], env=cli.env, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
+    with chat:
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        chat.stdin.write("My name is Ada.\n")
+        chat.stdin.flush()
+        assert "Ada" in chat.stdout.readline()
+        chat.send_signal(signal.SIGINT)
+        try:
+            said = chat.communicate(timeout=60)
+        finally:
+            chat.kill()
+    assert (chat.returncode, *said) == (130, "", "")
 
 
 def test_nothing_is_lost_in_a_locale_that_is_not_utf_8(cli: Cli) -> None:

@@ -282,7 +282,11 @@ def test_conversations_go_on_to_older_ones(live: Served, window: Window) -> None
     page = window()
     page.goto("/agents/older/chat")
     assert page.locator(".bubble").filter(visible=True).count() == 24
-    page.get_by_role("link", name="Older →").click()
+    page.get_by_role("link", name="Older →").hover()
+    page.mouse.down()
+    with page.expect_event("requestfinished", lambda request: request.url == page.url):  # made anew in mid-click
+        start(live, agent, "word 14")
+    page.mouse.up()
     page.wait_for_url("**before=*")
     assert page.locator(".bubble.user").first.inner_text().endswith("word 0")
     assert page.locator("#say").count() == 0

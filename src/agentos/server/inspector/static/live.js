@@ -6,9 +6,10 @@
   const followed = () => document.querySelector("[data-live]");
   const SIGNED_OUT = "You are signed out. Copy what you typed, sign in again, then reload this page.";
   const heard = new Set();
-  const rendered = new Map();
+  const PARTS = ["runs", "trace", "conversation", "memory"];
+  const rendered = new Map(PARTS.map((id) => [id, find(id)?.outerHTML]));
   let live = { place: 0, text: "", count: 0 };
-  let source, timer, busy = false, again = false;
+  let source, timer, busy = false, again = false, pressed = false;
 
   function notice(text) {
     const shown = document.createElement("p");
@@ -101,7 +102,9 @@
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
       if (new URL(answer.url).pathname !== location.pathname || answer.status === 401) return signedOut();
-      if (answer.ok) swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      const text = await answer.text();
+      if (pressed) again = true; // what is being clicked on stays until it was
+      else if (answer.ok) swap(new DOMParser().parseFromString(text, "text/html"));
     } catch {
       note("The server does not answer; this page goes on as soon as it does.");
     } finally {
@@ -115,7 +118,7 @@
 
   function swap(page) {
     const low = atEnd();
-    for (const id of ["runs", "trace", "conversation", "memory"]) {
+    for (const id of PARTS) {
       const old = find(id), fresh = page.getElementById(id);
       const html = fresh?.outerHTML;
       if (!old || !fresh || rendered.get(id) === html) continue;
@@ -165,6 +168,9 @@
     // a turn may run in a process whose events do not come here
     setInterval(() => document.querySelector("[data-run], .busy .state") && soon(), 5000);
   }
+
+  const press = (event) => { pressed = event.type === "pointerdown"; };
+  for (const type of ["pointerdown", "pointerup", "pointercancel"]) document.addEventListener(type, press, true);
 
   // saying something
 
